@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+// The audit log's record: its fields, and the one JSON line that each record is, byte for byte.
+//
+// A line is compact JSON with the fields of struct record in one fixed order, absent ones left out. One table in
+// record.c drives both directions, so the encoder and the strict parser cannot drift apart: what record_parse accepts,
+// record_encode gives back to the byte.
+#ifndef PROTO_RECORD_H
+#define PROTO_RECORD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "error.h"
+#include "name.h"
+#include "note.h"
+
+#define RECORD_VERSION     1
+#define RECORD_LINE_MAX    65535 // bytes, without the newline
+#define RECORD_LEASE_MAX   32    // lower-case hex digits
+#define RECORD_UNIT_MAX    255
+#define RECORD_EXE_MAX     511
+#define RECORD_KEY_SIZE    32 // X25519 public keys
+
+enum record_event {
+    RECORD_NONE = 0,
+    RECORD_TOKEN_INITIALISED, // record 0, and no other
+    RECORD_TOKEN_OPENED,
+    RECORD_TOKEN_LOST,
+    RECORD_TOKEN_REKEYED,
+    RECORD_LOG_KEY_CHANGED,
+    RECORD_LOG_RECOVERED,
+    RECORD_LOG_SEALED,
+    RECORD_LOG_STUCK,
+    RECORD_DAEMON_STARTED,
+    RECORD_DAEMON_STOPPED,
+    RECORD_POLICY_LOADED,
+    RECORD_CLOCK_STEPPED,
+    RECORD_KEY_GENERATED,
+    RECORD_KEY_IMPORTED,
+    RECORD_KEY_PUBLISHED,
+    RECORD_KEY_ACTIVATED,
+    RECORD_KEY_DEACTIVATED,
+    RECORD_KEY_SUSPENDED,
+    RECORD_KEY_REVOKED,
+    RECORD_KEY_DESTROYING,
+    RECORD_KEY_DESTROYED,
+    RECORD_RELEASE_GRANTED,
+    RECORD_RELEASE_DENIED,
+    RECORD_RELEASE_APPLIED,
+    RECORD_RELEASE_FAILED,
+    RECORD_LEASE_EXPIRED,
+    RECORD_ACCESS_DENIED, // any request but a release
+    RECORD_EVENTS         // how many there are
+};
+
+// Why a key is asked for. NONE where a record has no reason.
+enum record_reason {
+    REASON_NONE = 0,
+    REASON_BOOT,     // the interface has no key yet
+    REASON_RESTORE,  // the interface appeared again
+    REASON_ROTATION, // a new generation takes over
+    REASON_ROLLBACK, // the generation before comes back
+    REASON_OPERATOR, // a person asked
+    REASONS
+};
+
+enum record_purpose {
+    PURPOSE_NONE = 0,
+    PURPOSE_WIREGUARD, // "wireguard-private"
+    PURPOSE_PRESHARED, // "preshared"
+    PURPOSE_RECEIVE,   // "receive"
+    PURPOSES
+};
+
+// Who caused the record. Absent (present = false) where the daemon did so by itself.
+struct record_actor {
+    bool present;
+    bool exe_unavailable; // the executable could not be read (another uid's, a path too long, not UTF-8)
+    uint32_t uid;
+    uint32_t gid;
+    uint32_t pid;
+    char unit[RECORD_UNIT_MAX + 1]; // "" when in no systemd unit
+    char exe[RECORD_EXE_MAX + 1];
+    char exe_sha256[65]; // lower-case hex
+};
+
+// The token, in token.initialised.
+struct record_token {
+    bool present;
+    bool weak; // it gave away what it should keep, and the configuration allowed that
+    char label[33];
+    char serial[17];
+    char manufacturer[33];
+    char model[17];
+};
+
+// A record. Fixed size, no pointers: it crosses the keeper's channel as it is. Clear it whole (memset) before filling.
+// A field that is zero or empty is absent from the line, but for seq, time, event and host, which always stand.
+struct record {
+    uint64_t seq;    // index of the leaf in the tree
+    int64_t time_us; // microseconds since 1970 UTC
+    uint32_t event;  // enum record_event
+    char host[HOST_MAX + 1];
+    struct record_actor actor;
+    char key[KEY_MAX + 1];
+    uint64_t generation;
+    uint32_t purpose; // enum record_purpose
+    uint8_t public_key[RECORD_KEY_SIZE];
+    uint8_t applier_public_key[RECORD_KEY_SIZE];
+    uint32_t reason; // enum record_reason
+    char ticket[TICKET_MAX + 1];
+    char lease[RECORD_LEASE_MAX + 1];
+    int64_t expires_us;    // of the lease
+    int64_t not_before_us; // of a bundle
+    int64_t not_after_us;
+    char request[33]; // what was denied: the name of the protocol's request, e.g. "ReleaseKey"
+    uint32_t code;    // enum error_code of a denial or failure
+    char detail[DETAIL_MAX + 1];
+    uint64_t count; // how many denials a coalesced record stands for, beyond the first
+    struct record_token token;
+    char suite[17]; // sealing suite
+    char log_vkey[NOTE_VKEY_MAX];
+    char host_vkey[NOTE_VKEY_MAX];
+    uint8_t old_signature[NOTE_SIGNATURE_SIZE]; // log.key-changed: by the key before, and by the new one, over the
+    uint8_t new_signature[NOTE_SIGNATURE_SIZE]; // text of record_key_change_text
+    char version[33];                           // of the software, in daemon.started
+    char policy_sha256[65];                     // of the configuration file, in policy.loaded
+    uint64_t offset;                            // log.recovered: where in the segment the bytes set aside began,
+    uint64_t length;                            // how many they were,
+    char sha256[65];                            // and their digest; lower-case hex
+};
+
+// Encodes `record` as one line without its newline into `line` (room for `size` bytes; RECORD_LINE_MAX is enough;
+// not NUL-terminated). Sets `*length`. Fails on a string that is not UTF-8, an unknown event, and a lack of room.
+int record_encode(const struct record *record, char *line, size_t size, size_t *length, struct error *err);
+
+// Parses a line (without its newline). Accepts exactly what record_encode produces.
+int record_parse(struct record *record, const char *line, size_t length, struct error *err);
+
+// "release.granted" and back; NULL and RECORD_NONE for what is none.
+const char *record_event_name(enum record_event event);
+enum record_event record_event_from_name(const char *name);
+const char *record_reason_name(enum record_reason reason);
+enum record_reason record_reason_from_name(const char *name);
+const char *record_purpose_name(enum record_purpose purpose);
+
+// RFC 3339 in UTC with microseconds, "2026-11-22T10:11:12.123456Z", and back. Years 1970 to 9999.
+#define RECORD_TIME_SIZE 28 // with the NUL
+int record_time_format(int64_t time_us, char text[RECORD_TIME_SIZE]);
+int record_time_parse(const char *text, size_t length, int64_t *time_us);
+
+// The text that both keys sign when the log's key changes: "custody log key change\nORIGIN\nSEQ\nOLD VKEY\nNEW VKEY\n",
+// SEQ being the record's own. Returns its length without the NUL, or -1 when `size` is too small.
+int record_key_change_text(const char *origin, uint64_t seq, const char *old_vkey, const char *new_vkey, char *text,
+                           size_t size);
+
+#endif

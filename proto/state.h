@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the records say: keys, their generations and open leases, built only by applying records in order.
+#ifndef PROTO_STATE_H
+#define PROTO_STATE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "lifecycle.h"
+#include "record.h"
+
+struct state; // opaque
+
+// One generation of a key.
+struct state_key {
+    char name[KEY_MAX + 1];
+    uint64_t generation;
+    enum key_state state;
+    enum record_purpose purpose;
+    uint8_t public_key[RECORD_KEY_SIZE];
+    int64_t generated_us;
+    int64_t activated_us;   // 0 = never
+    int64_t deactivated_us; // 0 = never
+    uint64_t releases;      // granted so far
+    int64_t released_us;    // the last time; 0 = never
+};
+
+// A release whose outcome is not recorded yet.
+struct state_lease {
+    char lease[RECORD_LEASE_MAX + 1];
+    char key[KEY_MAX + 1];
+    uint64_t generation;
+    uint64_t seq; // of its release.granted
+    int64_t expires_us;
+    uint32_t uid; // of the applier
+    uint32_t pid;
+};
+
+// Returns NULL when out of memory.
+struct state *state_new(void);
+void state_free(struct state *state);
+
+// Applies the next record. Pure: nothing but `state` changes, and on failure (-1: out of sequence, time running back,
+// a transition that lifecycle_next does not know, an outcome without its lease, …) nothing at all does.
+int state_apply(struct state *state, const struct record *record, struct error *err);
+// Whether state_apply would accept the record, without applying it.
+int state_check(const struct state *state, const struct record *record, struct error *err);
+
+uint64_t state_size(const struct state *state);    // records applied so far
+int64_t state_time_us(const struct state *state);  // of the last one; 0 before the first
+bool state_initialised(const struct state *state); // token.initialised was applied
+// The log key in force and the host key, from the records; "" before the first.
+const char *state_log_vkey(const struct state *state);
+const char *state_host_vkey(const struct state *state);
+
+// Generations, ordered by name then number. Pointers live until the next state_apply. NULL where there is none.
+size_t state_keys(const struct state *state);
+const struct state_key *state_key_at(const struct state *state, size_t i);
+const struct state_key *state_key_find(const struct state *state, const char *name, uint64_t generation);
+// The active generation of a key, else the pre-active one, else NULL.
+const struct state_key *state_key_current(const struct state *state, const char *name);
+const struct state_key *state_key_active(const struct state *state, const char *name);
+const struct state_key *state_key_pre_active(const struct state *state, const char *name);
+// The highest generation ever recorded for `name`; 0 = none.
+uint64_t state_key_highest(const struct state *state, const char *name);
+
+// Open leases, oldest first.
+size_t state_leases(const struct state *state);
+const struct state_lease *state_lease_at(const struct state *state, size_t i);
+const struct state_lease *state_lease_find(const struct state *state, const char *lease);
+
+#endif
