@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The channel between custodyd and the keeper: SOCK_SEQPACKET, fixed structs in host byte order, one message a packet.
-// KEEPER beside this file says what each operation promises and what the keeper refuses.
+// The channel between custodyd and the keeper: SOCK_SEQPACKET, fixed structs in host byte order,
+// one message a packet. KEEPER beside this file says what each operation promises and what the
+// keeper refuses.
 #ifndef PKCS11_CHANNEL_H
 #define PKCS11_CHANNEL_H
 
@@ -13,32 +14,38 @@
 #include "note.h"
 #include "record.h"
 
-#define KEEPER_MAGIC         0x6b637573u
-#define KEEPER_VERSION       1
-#define KEEPER_BATCH_MAX     64 // entries a commit
-#define KEEPER_LIST_MAX      32 // blobs a LIST answer
-#define KEEPER_PROBE_MAX     24
-#define KEEPER_BOX_SIZE      80 // crypto_box_seal of a 32-byte key
+#define KEEPER_MAGIC     0x6b637573u
+#define KEEPER_VERSION   1
+#define KEEPER_BATCH_MAX 64 // entries a commit
+#define KEEPER_LIST_MAX  32 // blobs a LIST answer
+#define KEEPER_PROBE_MAX 24
+#define KEEPER_BOX_SIZE  80 // crypto_box_seal of a 32-byte key
 
 enum keeper_op {
     KEEPER_STATUS = 1, // -> status
     KEEPER_PROBE,      // -> probe
-    KEEPER_INIT,       // -> status; creates or finds the objects. Refused once the token holds a custody-head
+    KEEPER_INIT,       // -> status; creates or finds the objects. Refused once the token holds a
+                       // custody-head
     KEEPER_LIST,       // list_request -> list
-    KEEPER_GENERATE,   // generate -> generated; seals a new key as custody-new/NAME/GENERATION, releasable to nobody
+    KEEPER_GENERATE,   // generate -> generated; seals a new key as custody-new/NAME/GENERATION,
+                       // releasable to nobody
     KEEPER_LOG_OPEN,   // log_open -> log_opened; must precede the first ENTRY
     KEEPER_ENTRY,      // entry; no answer of its own
-    KEEPER_COMMIT,     // commit -> a KEEPER_ENTRY answer for each entry whose action is not NONE, then committed
+    KEEPER_COMMIT, // commit -> a KEEPER_ENTRY answer for each entry whose action is not NONE, then
+                   // committed
 };
 
-// What an entry asks of the keeper besides being committed. The arguments are the record's own fields.
+// What an entry asks of the keeper besides being committed. The arguments are the record's own
+// fields.
 enum keeper_action {
     KEEPER_ACTION_NONE = 0,
-    KEEPER_ACTION_INIT,    // token.initialised: names the keys the token holds; checked
-    KEEPER_ACTION_ADOPT,   // key.generated: custody-new/… becomes custody-key/…; the public key is checked
+    KEEPER_ACTION_INIT,  // token.initialised: names the keys the token holds; checked
+    KEEPER_ACTION_ADOPT, // key.generated: custody-new/… becomes custody-key/…; the public key is
+                         // checked
     KEEPER_ACTION_RELEASE, // release.granted: unsealed into a box for applier_public_key
     KEEPER_ACTION_DESTROY, // key.destroying
-    KEEPER_ACTION_PUBLISH, // key.published: the bundle built from the record, signed with custody-host
+    KEEPER_ACTION_PUBLISH, // key.published: the bundle built from the record, signed with
+                           // custody-host
 };
 
 struct keeper_status {
@@ -88,14 +95,16 @@ struct keeper_generated {
     uint8_t public_key[RECORD_KEY_SIZE];
 };
 
-// Where the log stands. The keeper reads the segment itself (DIR/log/FIRST.jsonl, its own read-only descriptor),
-// recomputes the root of `size` leaves from `edge` (of the `first` leaves before the segment) and its lines, and
-// compares it with the signed head: custodyd's word is believed for nothing.
+// Where the log stands. The keeper reads the segment itself (DIR/log/FIRST.jsonl, its own read-only
+// descriptor), recomputes the root of `size` leaves from `edge` (of the `first` leaves before the
+// segment) and its lines, and compares it with the signed head: custodyd's word is believed for
+// nothing.
 struct keeper_log_open {
-    uint64_t first;        // index of the segment's first record: its name
+    uint64_t first;            // index of the segment's first record: its name
     char checkpoint[NOTE_MAX]; // the latest signed head, NUL-terminated; "" for an empty log
-    uint32_t edge_length;  // merkle_edge_length(first)
-    uint32_t proof_length; // consistency from the token's head to this one, where that is smaller and not empty
+    uint32_t edge_length;      // merkle_edge_length(first)
+    uint32_t proof_length; // consistency from the token's head to this one, where that is smaller
+                           // and not empty
     struct merkle_hash edge[MERKLE_LEVELS];
     struct merkle_hash proof[MERKLE_PROOF_MAX];
 };
@@ -109,7 +118,7 @@ struct keeper_entry {
     struct record record; // seq must be the next leaf's
 };
 struct keeper_entry_result {
-    uint32_t index; // of the entry in its batch
+    uint32_t index;               // of the entry in its batch
     uint8_t box[KEEPER_BOX_SIZE]; // RELEASE
     char bundle[NOTE_MAX];        // PUBLISH: the signed note, NUL-terminated
 };
@@ -140,9 +149,10 @@ struct keeper_request {
     } body;
 };
 
-// When code is not ERROR_OK the body does not count. A COMMIT that fails as a whole (a line that is not its record's, no
-// durability, no signature) answers with its code at once, without entry results: nothing was signed, nothing was done
-// but what cannot hurt, and the log must be opened again.
+// When code is not ERROR_OK the body does not count. A COMMIT that fails as a whole (a line that is
+// not its record's, no durability, no signature) answers with its code at once, without entry
+// results: nothing was signed, nothing was done but what cannot hurt, and the log must be opened
+// again.
 struct keeper_reply {
     struct keeper_header header;
     struct error error;
@@ -157,15 +167,18 @@ struct keeper_reply {
     } body;
 };
 
-// Bytes of a request or a successful reply for `op` (a failed reply carries no body); 0 for an unknown op.
+// Bytes of a request or a successful reply for `op` (a failed reply carries no body); 0 for an
+// unknown op.
 size_t channel_request_size(enum keeper_op op);
 size_t channel_reply_size(const struct keeper_reply *reply);
 
-// Send one message; EINTR is retried. Return 0, 1 when the socket is non-blocking and full, -1 with `err`.
+// Send one message; EINTR is retried. Return 0, 1 when the socket is non-blocking and full, -1 with
+// `err`.
 int channel_send_request(int fd, const struct keeper_request *request, struct error *err);
 int channel_send_reply(int fd, const struct keeper_reply *reply, struct error *err);
-// Receive one message, whose size, magic, version and op were checked, and whose strings are NUL-terminated. Return 0,
-// 1 when the socket is non-blocking and nothing is there, -1 with `err` (ERROR_UNAVAILABLE at end of file).
+// Receive one message, whose size, magic, version and op were checked, and whose strings are
+// NUL-terminated. Return 0, 1 when the socket is non-blocking and nothing is there, -1 with `err`
+// (ERROR_UNAVAILABLE at end of file).
 int channel_receive_request(int fd, struct keeper_request *request, struct error *err);
 int channel_receive_reply(int fd, struct keeper_reply *reply, struct error *err);
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// libcustody: the client's side of custodyd's protocol. Blocking calls with a deadline, opaque types; not thread-safe
-// (one connection a thread). Every function that can fail returns 0, or -1 with `err` filled (which may be NULL).
+// libcustody: the client's side of custodyd's protocol. Blocking calls with a deadline, opaque
+// types; not thread-safe (one connection a thread). Every function that can fail returns 0, or -1
+// with `err` filled (which may be NULL).
 #ifndef CUSTODY_H
 #define CUSTODY_H
 
@@ -12,9 +13,9 @@
 extern "C" {
 #endif
 
-#define CUSTODY_API          __attribute__((visibility("default")))
-#define CUSTODY_SOCKET       "/run/custody/custody.sock"
-#define CUSTODY_KEY_SIZE     32
+#define CUSTODY_API      __attribute__((visibility("default")))
+#define CUSTODY_SOCKET   "/run/custody/custody.sock"
+#define CUSTODY_KEY_SIZE 32
 
 // gRPC's names and numbers; the same as on the wire.
 enum custody_code {
@@ -30,7 +31,8 @@ enum custody_code {
     CUSTODY_ABORTED = 10,
     CUSTODY_INTERNAL = 13,
     CUSTODY_UNAVAILABLE = 14,
-    CUSTODY_DATA_LOSS = 15, // an answer that does not hold what it must: a receipt that does not verify, a wrong key
+    CUSTODY_DATA_LOSS = 15, // an answer that does not hold what it must: a receipt that does not
+                            // verify, a wrong key
     CUSTODY_UNAUTHENTICATED = 16,
 };
 
@@ -51,10 +53,12 @@ struct custody_options {
 };
 
 // Connects and says hello. `*out` is the caller's to close.
-CUSTODY_API int custody_connect(const struct custody_options *options, struct custody **out, struct custody_error *err);
+CUSTODY_API int custody_connect(const struct custody_options *options, struct custody **out,
+                                struct custody_error *err);
 // Closes and frees; NULL is fine.
 CUSTODY_API void custody_close(struct custody *custody);
-// The host id and the log's verifier key as the daemon tells them (the latter is not verified); live until custody_close.
+// The host id and the log's verifier key as the daemon tells them (the latter is not verified);
+// live until custody_close.
 CUSTODY_API const char *custody_host(const struct custody *custody);
 CUSTODY_API const char *custody_told_log_vkey(const struct custody *custody);
 
@@ -69,12 +73,15 @@ enum custody_reason {
 
 struct custody_released; // a released key, its private half in guarded memory
 
-// Asks for generation `generation` (0: the active one, else the pre-active) of `key`. The answer is handed over only
-// after these were checked: the receipt's signature and proof against the pinned log key, that the record it proves
-// names this key, generation and our own ephemeral key, and that the private key opened has the public key recorded.
-CUSTODY_API int custody_release(struct custody *custody, const char *key, uint64_t generation, enum custody_reason reason,
-                                const char *ticket, struct custody_released **out, struct custody_error *err);
-// The private key, 32 bytes, clamped, in memory from sodium_malloc: readable until custody_released_wipe. NULL after.
+// Asks for generation `generation` (0: the active one, else the pre-active) of `key`. The answer is
+// handed over only after these were checked: the receipt's signature and proof against the pinned
+// log key, that the record it proves names this key, generation and our own ephemeral key, and that
+// the private key opened has the public key recorded.
+CUSTODY_API int custody_release(struct custody *custody, const char *key, uint64_t generation,
+                                enum custody_reason reason, const char *ticket,
+                                struct custody_released **out, struct custody_error *err);
+// The private key, 32 bytes, clamped, in memory from sodium_malloc: readable until
+// custody_released_wipe. NULL after.
 CUSTODY_API const uint8_t *custody_released_private_key(const struct custody_released *released);
 CUSTODY_API const uint8_t *custody_released_public_key(const struct custody_released *released);
 CUSTODY_API const char *custody_released_key(const struct custody_released *released);
@@ -88,9 +95,10 @@ CUSTODY_API const char *custody_released_receipt(const struct custody_released *
 CUSTODY_API void custody_released_wipe(struct custody_released *released);
 CUSTODY_API void custody_released_free(struct custody_released *released);
 
-// Closes the lease: the key was set and read back, or not (`detail` says why; may be NULL). Durable on return.
-CUSTODY_API int custody_report_outcome(struct custody *custody, const char *lease, bool applied, const char *detail,
-                                       struct custody_error *err);
+// Closes the lease: the key was set and read back, or not (`detail` says why; may be NULL). Durable
+// on return.
+CUSTODY_API int custody_report_outcome(struct custody *custody, const char *lease, bool applied,
+                                       const char *detail, struct custody_error *err);
 
 struct custody_token_info {
     char label[33], serial[17], manufacturer[33], model[17], suite[17];
@@ -111,7 +119,8 @@ struct custody_status {
     size_t warning_count;
     char warnings[8][256];
 };
-CUSTODY_API int custody_status(struct custody *custody, struct custody_status *status, struct custody_error *err);
+CUSTODY_API int custody_status(struct custody *custody, struct custody_status *status,
+                               struct custody_error *err);
 
 enum custody_key_state {
     CUSTODY_KEY_PRE_ACTIVE = 1,
@@ -128,12 +137,15 @@ struct custody_key {
     uint64_t generation;
     enum custody_key_state state;
     uint8_t public_key[CUSTODY_KEY_SIZE];
-    int64_t generated_us, activated_us, deactivated_us, released_us; // microseconds since 1970 UTC; 0 = never
+    int64_t generated_us, activated_us, deactivated_us,
+        released_us; // microseconds since 1970 UTC; 0 = never
     uint64_t releases;
 };
 
-// Generations of `key`, or of all keys when NULL. `*keys` is an array of `*count` for the caller to free().
-CUSTODY_API int custody_list_keys(struct custody *custody, const char *key, struct custody_key **keys, size_t *count,
+// Generations of `key`, or of all keys when NULL. `*keys` is an array of `*count` for the caller to
+// free().
+CUSTODY_API int custody_list_keys(struct custody *custody, const char *key,
+                                  struct custody_key **keys, size_t *count,
                                   struct custody_error *err);
 
 // ---- operators ----
@@ -142,7 +154,8 @@ struct custody_token_initialised {
     char log_vkey[256], host_vkey[256];
     bool already;
 };
-CUSTODY_API int custody_token_init(struct custody *custody, struct custody_token_initialised *out, struct custody_error *err);
+CUSTODY_API int custody_token_init(struct custody *custody, struct custody_token_initialised *out,
+                                   struct custody_error *err);
 
 struct custody_probe_check {
     char name[48];
@@ -150,15 +163,17 @@ struct custody_probe_check {
     char detail[128];
 };
 // `*checks` is an array for the caller to free().
-CUSTODY_API int custody_token_probe(struct custody *custody, struct custody_probe_check **checks, size_t *count,
-                                    struct custody_error *err);
-CUSTODY_API int custody_key_generate(struct custody *custody, const char *key, const char *ticket, struct custody_key *out,
-                                     struct custody_error *err);
+CUSTODY_API int custody_token_probe(struct custody *custody, struct custody_probe_check **checks,
+                                    size_t *count, struct custody_error *err);
+CUSTODY_API int custody_key_generate(struct custody *custody, const char *key, const char *ticket,
+                                     struct custody_key *out, struct custody_error *err);
 // `bundle` (room for `size` bytes, 4,096 suffice) becomes the signed note.
-CUSTODY_API int custody_key_publish(struct custody *custody, const char *key, uint64_t generation, const char *ticket,
-                                    char *bundle, size_t size, struct custody_error *err);
-CUSTODY_API int custody_key_destroy(struct custody *custody, const char *key, uint64_t generation, const char *ticket,
-                                    struct custody_key *out, struct custody_error *err);
+CUSTODY_API int custody_key_publish(struct custody *custody, const char *key, uint64_t generation,
+                                    const char *ticket, char *bundle, size_t size,
+                                    struct custody_error *err);
+CUSTODY_API int custody_key_destroy(struct custody *custody, const char *key, uint64_t generation,
+                                    const char *ticket, struct custody_key *out,
+                                    struct custody_error *err);
 
 #ifdef __cplusplus
 }

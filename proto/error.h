@@ -29,8 +29,8 @@ struct error {
     char message[ERROR_MESSAGE_MAX];
 };
 
-// Fills `err` (may be NULL) and returns -1, so that a failing function can end in `return error_set(…)`.
-// A message that is too long is cut.
+// Fills `err` (may be NULL) and returns -1, so that a failing function can end in `return
+// error_set(…)`. A message that is too long is cut.
 int error_set(struct error *err, enum error_code code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 

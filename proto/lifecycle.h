@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The life of a key generation: NIST SP 800-57's states and the events that lead from one to the next, as a pure table.
+// The life of a key generation: NIST SP 800-57's states and the events that lead from one to the
+// next, as a pure table.
 #ifndef PROTO_LIFECYCLE_H
 #define PROTO_LIFECYCLE_H
 
@@ -18,12 +19,13 @@ enum key_state {
     KEY_STATES
 };
 
-// The state that `event` leads to from `state`, or -1 where the event is not legal there. Events that are not about a
-// generation's state (a release, an outcome) leave it as it is where they are legal.
+// The state that `event` leads to from `state`, or -1 where the event is not legal there. Events
+// that are not about a generation's state (a release, an outcome) leave it as it is where they are
+// legal.
 int lifecycle_next(enum key_state state, enum record_event event);
 
-// Whether a generation in `state` may be released for `reason`: pre-active and active ones, and a deactivated one only
-// for ROLLBACK (the grace period is the caller's to check).
+// Whether a generation in `state` may be released for `reason`: pre-active and active ones, and a
+// deactivated one only for ROLLBACK (the grace period is the caller's to check).
 bool lifecycle_may_release(enum key_state state, enum record_reason reason);
 
 // "pre-active"; "none" for a number that is none of them.

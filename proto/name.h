@@ -11,7 +11,8 @@
 #define TICKET_MAX 127 // bytes, without the NUL
 #define DETAIL_MAX 447 // bytes of a free-text explanation, without the NUL
 
-// Host id: a lower-case DNS name, 1..HOST_MAX of [a-z0-9.-], beginning and ending with a letter or digit.
+// Host id: a lower-case DNS name, 1..HOST_MAX of [a-z0-9.-], beginning and ending with a letter or
+// digit.
 bool name_is_host(const char *text);
 // Key name: 1..KEY_MAX of [A-Za-z0-9_.-], not beginning with '.' or '-'.
 bool name_is_key(const char *text);
@@ -20,8 +21,9 @@ bool name_is_ticket(const char *text);
 // Valid UTF-8 (RFC 3629: no surrogates, no overlong forms, nothing above U+10FFFF).
 bool name_is_utf8(const void *text, size_t length);
 
-// The names that follow from a host's id: the log's origin and key name "HOST/custody/log", and the key name
-// "HOST/custody/host" of the host's bundles. `size` bytes of room suffice when NOTE_NAME_MAX + 1.
+// The names that follow from a host's id: the log's origin and key name "HOST/custody/log", and the
+// key name "HOST/custody/host" of the host's bundles. `size` bytes of room suffice when
+// NOTE_NAME_MAX + 1.
 void name_log_origin(const char *host, char *origin, size_t size);
 void name_host_key(const char *host, char *name, size_t size);
 

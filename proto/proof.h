@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Receipts: c2sp.org/tlog-proof, an inclusion proof and the signed checkpoint that it leads to, checkable offline.
+// Receipts: c2sp.org/tlog-proof, an inclusion proof and the signed checkpoint that it leads to,
+// checkable offline.
 #ifndef PROTO_PROOF_H
 #define PROTO_PROOF_H
 
@@ -21,11 +22,13 @@ struct proof {
 };
 
 // Writes the receipt, NUL-terminated; `*length` without the NUL.
-int proof_format(const struct proof *proof, char *text, size_t size, size_t *length, struct error *err);
-// Parses one (need not be NUL-terminated). An `extra` line is accepted and ignored: it is not authenticated.
+int proof_format(const struct proof *proof, char *text, size_t size, size_t *length,
+                 struct error *err);
+// Parses one (need not be NUL-terminated). An `extra` line is accepted and ignored: it is not
+// authenticated.
 int proof_parse(struct proof *proof, const char *text, size_t length, struct error *err);
 // Checks that `leaf` is in the log whose checkpoints `key` signs, at proof->index.
-int proof_verify(const struct proof *proof, const struct merkle_hash *leaf, const struct note_key *key,
-                 struct error *err);
+int proof_verify(const struct proof *proof, const struct merkle_hash *leaf,
+                 const struct note_key *key, struct error *err);
 
 #endif

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The audit log's record: its fields, and the one JSON line that each record is, byte for byte.
 //
-// A line is compact JSON with the fields of struct record in one fixed order, absent ones left out. One table in
-// record.c drives both directions, so the encoder and the strict parser cannot drift apart: what record_parse accepts,
-// record_encode gives back to the byte.
+// A line is compact JSON with the fields of struct record in one fixed order, absent ones left out.
+// One table in record.c drives both directions, so the encoder and the strict parser cannot drift
+// apart: what record_parse accepts, record_encode gives back to the byte.
 #ifndef PROTO_RECORD_H
 #define PROTO_RECORD_H
 
@@ -15,12 +15,12 @@
 #include "name.h"
 #include "note.h"
 
-#define RECORD_VERSION     1
-#define RECORD_LINE_MAX    65535 // bytes, without the newline
-#define RECORD_LEASE_MAX   32    // lower-case hex digits
-#define RECORD_UNIT_MAX    255
-#define RECORD_EXE_MAX     511
-#define RECORD_KEY_SIZE    32 // X25519 public keys
+#define RECORD_VERSION   1
+#define RECORD_LINE_MAX  65535 // bytes, without the newline
+#define RECORD_LEASE_MAX 32    // lower-case hex digits
+#define RECORD_UNIT_MAX  255
+#define RECORD_EXE_MAX   511
+#define RECORD_KEY_SIZE  32 // X25519 public keys
 
 enum record_event {
     RECORD_NONE = 0,
@@ -76,7 +76,8 @@ enum record_purpose {
 // Who caused the record. Absent (present = false) where the daemon did so by itself.
 struct record_actor {
     bool present;
-    bool exe_unavailable; // the executable could not be read (another uid's, a path too long, not UTF-8)
+    bool exe_unavailable; // the executable could not be read (another uid's, a path too long, not
+                          // UTF-8)
     uint32_t uid;
     uint32_t gid;
     uint32_t pid;
@@ -95,8 +96,9 @@ struct record_token {
     char model[17];
 };
 
-// A record. Fixed size, no pointers: it crosses the keeper's channel as it is. Clear it whole (memset) before filling.
-// A field that is zero or empty is absent from the line, but for seq, time, event and host, which always stand.
+// A record. Fixed size, no pointers: it crosses the keeper's channel as it is. Clear it whole
+// (memset) before filling. A field that is zero or empty is absent from the line, but for seq,
+// time, event and host, which always stand.
 struct record {
     uint64_t seq;    // index of the leaf in the tree
     int64_t time_us; // microseconds since 1970 UTC
@@ -122,18 +124,21 @@ struct record {
     char suite[17]; // sealing suite
     char log_vkey[NOTE_VKEY_MAX];
     char host_vkey[NOTE_VKEY_MAX];
-    uint8_t old_signature[NOTE_SIGNATURE_SIZE]; // log.key-changed: by the key before, and by the new one, over the
+    uint8_t old_signature[NOTE_SIGNATURE_SIZE]; // log.key-changed: by the key before, and by the
+                                                // new one, over the
     uint8_t new_signature[NOTE_SIGNATURE_SIZE]; // text of record_key_change_text
     char version[33];                           // of the software, in daemon.started
     char policy_sha256[65];                     // of the configuration file, in policy.loaded
-    uint64_t offset;                            // log.recovered: where in the segment the bytes set aside began,
-    uint64_t length;                            // how many they were,
-    char sha256[65];                            // and their digest; lower-case hex
+    uint64_t offset; // log.recovered: where in the segment the bytes set aside began,
+    uint64_t length; // how many they were,
+    char sha256[65]; // and their digest; lower-case hex
 };
 
-// Encodes `record` as one line without its newline into `line` (room for `size` bytes; RECORD_LINE_MAX is enough;
-// not NUL-terminated). Sets `*length`. Fails on a string that is not UTF-8, an unknown event, and a lack of room.
-int record_encode(const struct record *record, char *line, size_t size, size_t *length, struct error *err);
+// Encodes `record` as one line without its newline into `line` (room for `size` bytes;
+// RECORD_LINE_MAX is enough; not NUL-terminated). Sets `*length`. Fails on a string that is not
+// UTF-8, an unknown event, and a lack of room.
+int record_encode(const struct record *record, char *line, size_t size, size_t *length,
+                  struct error *err);
 
 // Parses a line (without its newline). Accepts exactly what record_encode produces.
 int record_parse(struct record *record, const char *line, size_t length, struct error *err);
@@ -150,9 +155,10 @@ const char *record_purpose_name(enum record_purpose purpose);
 int record_time_format(int64_t time_us, char text[RECORD_TIME_SIZE]);
 int record_time_parse(const char *text, size_t length, int64_t *time_us);
 
-// The text that both keys sign when the log's key changes: "custody log key change\nORIGIN\nSEQ\nOLD VKEY\nNEW VKEY\n",
-// SEQ being the record's own. Returns its length without the NUL, or -1 when `size` is too small.
-int record_key_change_text(const char *origin, uint64_t seq, const char *old_vkey, const char *new_vkey, char *text,
-                           size_t size);
+// The text that both keys sign when the log's key changes: "custody log key
+// change\nORIGIN\nSEQ\nOLD VKEY\nNEW VKEY\n", SEQ being the record's own. Returns its length
+// without the NUL, or -1 when `size` is too small.
+int record_key_change_text(const char *origin, uint64_t seq, const char *old_vkey,
+                           const char *new_vkey, char *text, size_t size);
 
 #endif

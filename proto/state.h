@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the records say: keys, their generations and open leases, built only by applying records in order.
+// What the records say: keys, their generations and open leases, built only by applying records in
+// order.
 #ifndef PROTO_STATE_H
 #define PROTO_STATE_H
 
@@ -41,8 +42,9 @@ struct state_lease {
 struct state *state_new(void);
 void state_free(struct state *state);
 
-// Applies the next record. Pure: nothing but `state` changes, and on failure (-1: out of sequence, time running back,
-// a transition that lifecycle_next does not know, an outcome without its lease, …) nothing at all does.
+// Applies the next record. Pure: nothing but `state` changes, and on failure (-1: out of sequence,
+// time running back, a transition that lifecycle_next does not know, an outcome without its lease,
+// …) nothing at all does.
 int state_apply(struct state *state, const struct record *record, struct error *err);
 // Whether state_apply would accept the record, without applying it.
 int state_check(const struct state *state, const struct record *record, struct error *err);
@@ -54,10 +56,12 @@ bool state_initialised(const struct state *state); // token.initialised was appl
 const char *state_log_vkey(const struct state *state);
 const char *state_host_vkey(const struct state *state);
 
-// Generations, ordered by name then number. Pointers live until the next state_apply. NULL where there is none.
+// Generations, ordered by name then number. Pointers live until the next state_apply. NULL where
+// there is none.
 size_t state_keys(const struct state *state);
 const struct state_key *state_key_at(const struct state *state, size_t i);
-const struct state_key *state_key_find(const struct state *state, const char *name, uint64_t generation);
+const struct state_key *state_key_find(const struct state *state, const char *name,
+                                       uint64_t generation);
 // The active generation of a key, else the pre-active one, else NULL.
 const struct state_key *state_key_current(const struct state *state, const char *name);
 const struct state_key *state_key_active(const struct state *state, const char *name);
@@ -65,9 +69,11 @@ const struct state_key *state_key_pre_active(const struct state *state, const ch
 // The highest generation ever recorded for `name`; 0 = none.
 uint64_t state_key_highest(const struct state *state, const char *name);
 
-// Open leases, oldest first.
+// Open leases: how many, the one granted first, and the one after (NULL at the end). Pointers live
+// until the next state_apply.
 size_t state_leases(const struct state *state);
-const struct state_lease *state_lease_at(const struct state *state, size_t i);
+const struct state_lease *state_lease_first(const struct state *state);
+const struct state_lease *state_lease_next(const struct state_lease *lease);
 const struct state_lease *state_lease_find(const struct state *state, const char *lease);
 
 #endif

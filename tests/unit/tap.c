@@ -9,7 +9,8 @@
 
 static unsigned test_number;
 
-static void print_result(const CU_pTest test, const CU_pSuite suite, const CU_pFailureRecord failures)
+static void print_result(const CU_pTest test, const CU_pSuite suite,
+                         const CU_pFailureRecord failures)
 {
     (void)suite;
     printf("%s %u - %s\n", failures == NULL ? "ok" : "not ok", ++test_number, test->pName);

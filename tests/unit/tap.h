@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Runs one CUnit suite as a program of its own and prints each test's result as TAP, for automake's harness.
+// Runs one CUnit suite as a program of its own and prints each test's result as TAP, for automake's
+// harness.
 #ifndef TESTS_UNIT_TAP_H
 #define TESTS_UNIT_TAP_H
 
