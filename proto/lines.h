@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+// Reading the signed texts: lines one after the other, and the values that stand in them.
+#ifndef PROTO_LINES_H
+#define PROTO_LINES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+// What is left to read of a text. Borrowed: the text must outlive it.
+struct lines {
+    const char *next;
+    size_t left; // bytes
+};
+
+// One line, without its newline; not NUL-terminated.
+struct line {
+    const char *text;
+    size_t length; // bytes
+};
+
+// Takes the next line. False, with nothing taken, when no newline is left.
+bool lines_next(struct lines *lines, struct line *line);
+
+// Cuts `prefix` off the start of the line; false, with nothing cut, when it does not stand there.
+bool line_skip(struct line *line, const char *prefix);
+
+// The line as a decimal number without sign or leading zeroes; false when it is anything else or
+// too large.
+bool line_decimal(const struct line *line, uint64_t *value);
+
+// The line as canonical base64 (RFC 4648 section 4, padded, unused bits zero) of exactly `size`
+// bytes.
+bool line_base64(const struct line *line, void *bytes, size_t size);
+
+#endif

@@ -1,0 +1,353 @@
+// SPDX-License-Identifier: Apache-2.0
+// The Merkle tree of RFC 6962 over SHA-256: hashing, the growing edge, making proofs.
+//
+// OpenSSL's SHA-256 uses the processor's instructions where it has them (measured: 0.14 us a node,
+// libsodium's 0.37 us), and a proof from tiles needs some 250 hashes. One context a thread keeps
+// the heap out of hashing; libsodium's, which needs none, stands in where OpenSSL has no memory.
+#include "merkle.h"
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <string.h>
+
+#include <openssl/evp.h>
+#include <sodium.h>
+
+#define SIZE_LIMIT (UINT64_C(1) << 63)
+
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static pthread_key_t context_key;
+static bool context_key_made;
+
+static void free_context(void *context)
+{
+    EVP_MD_CTX_free(context);
+}
+
+static void make_context_key(void)
+{
+    context_key_made = pthread_key_create(&context_key, free_context) == 0;
+}
+
+// This thread's context, set to SHA-256 before; NULL when there can be none.
+static EVP_MD_CTX *thread_context(void)
+{
+    pthread_once(&once, make_context_key);
+    if (!context_key_made)
+        return NULL;
+    EVP_MD_CTX *context = pthread_getspecific(context_key);
+    if (context != NULL)
+        return context;
+    context = EVP_MD_CTX_new();
+    if (context == NULL || EVP_DigestInit_ex2(context, EVP_sha256(), NULL) != 1 ||
+        pthread_setspecific(context_key, context) != 0) {
+        EVP_MD_CTX_free(context);
+        return NULL;
+    }
+    return context;
+}
+
+// SHA-256(prefix || data), the prefix being what keeps leaves and nodes apart; none when negative.
+static struct merkle_hash hash_of(int prefix, const void *data, size_t length)
+{
+    struct merkle_hash hash;
+    uint8_t byte = (uint8_t)prefix;
+    size_t prefix_length = prefix >= 0 ? 1 : 0;
+    EVP_MD_CTX *context = thread_context();
+    if (context != NULL && EVP_DigestInit_ex2(context, NULL, NULL) == 1 &&
+        EVP_DigestUpdate(context, &byte, prefix_length) == 1 &&
+        EVP_DigestUpdate(context, data, length) == 1 &&
+        EVP_DigestFinal_ex(context, hash.bytes, NULL) == 1)
+        return hash;
+    crypto_hash_sha256_state state;
+    crypto_hash_sha256_init(&state);
+    crypto_hash_sha256_update(&state, &byte, prefix_length);
+    crypto_hash_sha256_update(&state, data, length);
+    crypto_hash_sha256_final(&state, hash.bytes);
+    return hash;
+}
+
+struct merkle_hash merkle_leaf(const void *data, size_t length)
+{
+    return hash_of(0x00, data, length);
+}
+
+struct merkle_hash merkle_node(const struct merkle_hash *left, const struct merkle_hash *right)
+{
+    struct merkle_hash pair[2] = {*left, *right};
+    return hash_of(0x01, pair, sizeof(pair));
+}
+
+struct merkle_hash merkle_empty_root(void)
+{
+    return hash_of(-1, "", 0);
+}
+
+unsigned merkle_edge_length(uint64_t size)
+{
+    return (unsigned)__builtin_popcountll(size);
+}
+
+void merkle_edge_append(struct merkle_edge *edge, const struct merkle_hash *leaf)
+{
+    struct merkle_hash hash = *leaf;
+    unsigned length = merkle_edge_length(edge->size);
+    // As in a binary counter: each trailing one is a subtree that becomes twice as large.
+    for (uint64_t size = edge->size; (size & 1) != 0; size >>= 1)
+        hash = merkle_node(&edge->hashes[--length], &hash);
+    edge->hashes[length] = hash;
+    edge->size++;
+}
+
+struct merkle_hash merkle_edge_root(const struct merkle_edge *edge)
+{
+    unsigned length = merkle_edge_length(edge->size);
+    if (length == 0)
+        return merkle_empty_root();
+    struct merkle_hash root = edge->hashes[--length];
+    while (length > 0)
+        root = merkle_node(&edge->hashes[--length], &root);
+    return root;
+}
+
+int merkle_edge_read(uint64_t size, merkle_read_fn *read, void *context, struct merkle_edge *edge,
+                     struct error *err)
+{
+    unsigned length = 0;
+    for (unsigned level = MERKLE_LEVELS; level-- > 0;) {
+        if ((size >> level & 1) == 0)
+            continue;
+        if (read(context, level, (size >> level) - 1, &edge->hashes[length], err) != 0)
+            return -1;
+        length++;
+    }
+    edge->size = size;
+    return 0;
+}
+
+// The root over the leaves [start, end), a range that the splits of RFC 6962 make: `start` is a
+// multiple of the smallest power of two that is not below its length.
+static int range_root(uint64_t start, uint64_t end, merkle_read_fn *read, void *context,
+                      struct merkle_hash *root, struct error *err)
+{
+    bool first = true;
+    // The complete subtrees that the range is the sum of, the smallest, rightmost one first.
+    for (unsigned level = 0; start < end; level++) {
+        uint64_t width = UINT64_C(1) << level;
+        if (((end - start) & width) == 0)
+            continue;
+        end -= width;
+        struct merkle_hash hash;
+        if (read(context, level, end >> level, &hash, err) != 0)
+            return -1;
+        *root = first ? hash : merkle_node(&hash, root);
+        first = false;
+    }
+    return 0;
+}
+
+// The largest power of two below `size`, which is at least 2.
+static uint64_t split(uint64_t size)
+{
+    return UINT64_C(1) << (63 - __builtin_clzll(size - 1));
+}
+
+// Proofs are made from the root downwards and written from the leaf upwards.
+static void reverse(struct merkle_hash *hashes, size_t length)
+{
+    for (size_t i = 0; i < length / 2; i++) {
+        struct merkle_hash other = hashes[length - 1 - i];
+        hashes[length - 1 - i] = hashes[i];
+        hashes[i] = other;
+    }
+}
+
+int merkle_prove_inclusion(uint64_t index, uint64_t size, merkle_read_fn *read, void *context,
+                           struct merkle_hash *proof, size_t *length, struct error *err)
+{
+    if (index >= size || size > SIZE_LIMIT)
+        return error_set(err, ERROR_INVALID_ARGUMENT, "index %llu is not in a tree of %llu records",
+                         (unsigned long long)index, (unsigned long long)size);
+    size_t count = 0;
+    uint64_t start = 0;
+    uint64_t end = size;
+    while (end - start > 1) {
+        uint64_t middle = start + split(end - start);
+        bool left = index < middle;
+        if (range_root(left ? middle : start, left ? end : middle, read, context, &proof[count],
+                       err) != 0)
+            return -1;
+        count++;
+        if (left)
+            end = middle;
+        else
+            start = middle;
+    }
+    reverse(proof, count);
+    *length = count;
+    return 0;
+}
+
+int merkle_prove_consistency(uint64_t old_size, uint64_t new_size, merkle_read_fn *read,
+                             void *context, struct merkle_hash *proof, size_t *length,
+                             struct error *err)
+{
+    if (old_size > new_size || new_size > SIZE_LIMIT)
+        return error_set(err, ERROR_INVALID_ARGUMENT,
+                         "a tree of %llu records does not grow out of one of %llu",
+                         (unsigned long long)new_size, (unsigned long long)old_size);
+    *length = 0;
+    if (old_size == 0)
+        return 0;
+    size_t count = 0;
+    uint64_t start = 0;
+    uint64_t end = new_size;
+    while (old_size != end) {
+        uint64_t middle = start + split(end - start);
+        bool left = old_size <= middle;
+        if (range_root(left ? middle : start, left ? end : middle, read, context, &proof[count],
+                       err) != 0)
+            return -1;
+        count++;
+        if (left)
+            end = middle;
+        else
+            start = middle;
+    }
+    // A range that begins at 0 is the old tree itself, whose root the verifier has.
+    if (start > 0 && range_root(start, end, read, context, &proof[count++], err) != 0)
+        return -1;
+    reverse(proof, count);
+    *length = count;
+    return 0;
+}
+
+static bool same(const struct merkle_hash *a, const struct merkle_hash *b)
+{
+    return memcmp(a->bytes, b->bytes, sizeof(a->bytes)) == 0;
+}
+
+// Where a verifier stands: a node's index on its level, and that of the level's last node.
+struct position {
+    uint64_t node;
+    uint64_t last;
+};
+
+// Whether the next hash of the proof is the left sibling. Then skips the levels on which the node
+// is the last one and has no sibling (the inner "right-shift" of RFC 9162).
+static bool left_sibling(struct position *position)
+{
+    if ((position->node & 1) == 0 && position->node != position->last)
+        return false;
+    while ((position->node & 1) == 0 && position->node != 0) {
+        position->node >>= 1;
+        position->last >>= 1;
+    }
+    return true;
+}
+
+static void go_up(struct position *position)
+{
+    position->node >>= 1;
+    position->last >>= 1;
+}
+
+// RFC 9162 section 2.1.3.2.
+int merkle_verify_inclusion(uint64_t index, uint64_t size, const struct merkle_hash *leaf,
+                            const struct merkle_hash *proof, size_t length,
+                            const struct merkle_hash *root, struct error *err)
+{
+    if (index >= size)
+        return error_set(err, ERROR_DATA_LOSS, "index %llu is not in a tree of %llu records",
+                         (unsigned long long)index, (unsigned long long)size);
+    struct position position = {.node = index, .last = size - 1};
+    struct merkle_hash hash = *leaf;
+    for (size_t i = 0; i < length; i++) {
+        if (position.last == 0)
+            return error_set(err, ERROR_DATA_LOSS,
+                             "the inclusion proof has %zu hashes, more than the tree has levels",
+                             length);
+        if (left_sibling(&position))
+            hash = merkle_node(&proof[i], &hash);
+        else
+            hash = merkle_node(&hash, &proof[i]);
+        go_up(&position);
+    }
+    if (position.last != 0)
+        return error_set(err, ERROR_DATA_LOSS,
+                         "the inclusion proof has only %zu hashes and does not reach the root",
+                         length);
+    if (!same(&hash, root))
+        return error_set(err, ERROR_DATA_LOSS,
+                         "the inclusion proof does not lead from this record to the signed root");
+    return 0;
+}
+
+// The cases that RFC 9162 leaves out because they need no proof.
+static int verify_trivial_consistency(bool roots_match, size_t length, struct error *err)
+{
+    if (length != 0)
+        return error_set(err, ERROR_DATA_LOSS,
+                         "the consistency proof has %zu hashes where none is needed", length);
+    if (!roots_match)
+        return error_set(err, ERROR_DATA_LOSS, "the two roots contradict each other");
+    return 0;
+}
+
+// RFC 9162 section 2.1.4.2, from step 3 on.
+static int walk_consistency(struct position position, const struct merkle_hash *first,
+                            const struct merkle_hash *old_root, const struct merkle_hash *new_root,
+                            const struct merkle_hash *proof, size_t length, struct error *err)
+{
+    while ((position.node & 1) != 0)
+        go_up(&position);
+    struct merkle_hash old_hash = *first;
+    struct merkle_hash new_hash = *first;
+    for (size_t i = 0; i < length; i++) {
+        if (position.last == 0)
+            return error_set(err, ERROR_DATA_LOSS,
+                             "the consistency proof has more hashes than the tree has levels");
+        if (left_sibling(&position)) {
+            old_hash = merkle_node(&proof[i], &old_hash);
+            new_hash = merkle_node(&proof[i], &new_hash);
+        } else {
+            new_hash = merkle_node(&new_hash, &proof[i]);
+        }
+        go_up(&position);
+    }
+    if (position.last != 0)
+        return error_set(err, ERROR_DATA_LOSS,
+                         "the consistency proof is too short to reach the root");
+    if (!same(&old_hash, old_root))
+        return error_set(err, ERROR_DATA_LOSS,
+                         "the consistency proof does not lead to the old root");
+    if (!same(&new_hash, new_root))
+        return error_set(err, ERROR_DATA_LOSS,
+                         "the consistency proof does not lead to the new root");
+    return 0;
+}
+
+int merkle_verify_consistency(uint64_t old_size, uint64_t new_size,
+                              const struct merkle_hash *old_root,
+                              const struct merkle_hash *new_root, const struct merkle_hash *proof,
+                              size_t length, struct error *err)
+{
+    if (old_size > new_size)
+        return error_set(err, ERROR_DATA_LOSS,
+                         "the log shrank: it had %llu records and now has %llu",
+                         (unsigned long long)old_size, (unsigned long long)new_size);
+    if (old_size == 0) {
+        struct merkle_hash empty = merkle_empty_root();
+        bool match = same(old_root, &empty) && (new_size != 0 || same(new_root, &empty));
+        return verify_trivial_consistency(match, length, err);
+    }
+    if (old_size == new_size)
+        return verify_trivial_consistency(same(old_root, new_root), length, err);
+    if (length == 0)
+        return error_set(err, ERROR_DATA_LOSS, "the consistency proof is empty");
+    struct position position = {.node = old_size - 1, .last = new_size - 1};
+    // An old tree that is complete is a node of the new one, so the proof leaves its root out.
+    bool complete = (old_size & (old_size - 1)) == 0;
+    return walk_consistency(position, complete ? old_root : proof, old_root, new_root,
+                            complete ? proof : proof + 1, complete ? length : length - 1, err);
+}
