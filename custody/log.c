@@ -20,12 +20,11 @@
 
 struct log {
     char *dir;
-    int dir_fd;     // DIR, locked
-    int log_fd;     // DIR/log
-    int segment_fd; // the last segment, read and append; -1 before log_read
-    uint64_t first; // its first record's index
-    uint64_t end;   // its bytes, as far as we wrote or read them
-    uint64_t signed_end;
+    int dir_fd;                          // DIR, locked
+    int log_fd;                          // DIR/log
+    int segment_fd;                      // the last segment, read and append; -1 before log_read
+    uint64_t first;                      // its first record's index
+    uint64_t end;                        // its bytes, as far as we wrote or read them
     uint64_t next_unsigned;              // byte offset that log_next_unsigned goes on from
     bool broken;                         // an append failed
     struct tile_edge tree;               // signed leaves
@@ -305,7 +304,7 @@ static int take_line(const struct reading *reading, const struct segment_line *l
     struct merkle_hash leaf = merkle_leaf(line->text, line->length);
     if (tile_edge_append(&log->tree, &leaf, restore_full_tile, log, reading->err) != 0)
         return -1;
-    log->signed_end = log->end;
+    log->next_unsigned = log->end;
     return log->tree.size == reading->head->size && check_head_root(reading) != 0 ? -1 : 1;
 }
 
@@ -363,7 +362,7 @@ static int open_segment(struct log *log, uint64_t first, struct error *err)
     if (log->segment_fd < 0)
         return error_set(err, ERROR_UNAVAILABLE, "%s/log/%s: %s", log->dir, name, strerror(errno));
     log->first = first;
-    log->end = log->signed_end = 0;
+    log->end = log->next_unsigned = 0;
     return 0;
 }
 
@@ -437,7 +436,6 @@ int log_read(struct log *log, const struct checkpoint *head, struct state *state
     free(firsts);
     if (result != 0)
         return -1;
-    log->next_unsigned = log->signed_end;
     log->broken = false;
     return 0;
 }
@@ -486,11 +484,6 @@ struct merkle_hash log_root(const struct log *log)
 uint64_t log_segment_first(const struct log *log)
 {
     return log->first;
-}
-
-uint64_t log_signed_offset(const struct log *log)
-{
-    return log->signed_end;
 }
 
 int log_prove_consistency(struct log *log, uint64_t old_size, uint64_t new_size,

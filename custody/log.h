@@ -54,8 +54,6 @@ uint64_t log_size(const struct log *log);           // leaves signed
 struct merkle_hash log_root(const struct log *log); // of those
 uint64_t log_segment_first(
     const struct log *log); // index of the first record of the segment that is appended to
-// Bytes of that segment's signed part.
-uint64_t log_signed_offset(const struct log *log);
 
 // The tree's right edge at `size` leaves, and a consistency proof between two signed sizes (see
 // merkle.h).
