@@ -1,0 +1,396 @@
+// SPDX-License-Identifier: Apache-2.0
+// The commit pipeline: queue, batch, append, keeper, answer.
+#include "commit.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/queue.h>
+#include <time.h>
+
+#include <sodium.h>
+
+#include "say.h"
+
+// How far the wall clock may fall behind the last record before clock.stepped says so. Less is the
+// ordinary slewing of a clock being set right.
+#define CLOCK_STEP_US 1000000
+
+struct pending {
+    STAILQ_ENTRY(pending) link;
+    struct record record;
+    enum keeper_action action;
+    bool in_file; // appended before, in an earlier life of the daemon
+    commit_done_fn *done;
+    void *context;
+};
+STAILQ_HEAD(queue, pending);
+
+// An entry of the batch that is committing.
+struct entry {
+    struct pending *pending;
+    size_t line_offset, line_length; // in the batch's lines
+    struct merkle_hash leaf;
+    struct error error;
+    uint8_t box[KEEPER_BOX_SIZE];
+    char bundle[NOTE_MAX];
+};
+
+struct commit {
+    struct event *kick; // makes the next batch, from the event loop
+    struct keeper_link *link;
+    struct log *log;
+    char host[HOST_MAX + 1];
+    char origin[NOTE_NAME_MAX + 1];
+    struct commit_handlers handlers;
+    struct state *state;
+    bool open;
+    bool clock_stepped; // said so already
+    struct error closed_because;
+    struct queue queue;
+    unsigned batch_count; // 0: no batch is committing
+    struct entry batch[KEEPER_BATCH_MAX];
+    struct keeper_request request; // scratch, too large for the stack
+    size_t lines_length;
+    char lines[KEEPER_BATCH_MAX *
+               (RECORD_LINE_MAX / 8)]; // a batch ends early when its lines need more
+};
+
+int64_t commit_now_us(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+// ---- answering ----
+
+static void finish(struct pending *pending, const struct commit_result *result)
+{
+    if (pending->done != NULL)
+        pending->done(pending->context, result);
+    free(pending);
+}
+
+static void fail(struct pending *pending, const struct error *why)
+{
+    struct commit_result result = {.record = &pending->record, .error = *why};
+    finish(pending, &result);
+}
+
+static void finish_batch(struct commit *commit, const char *checkpoint)
+{
+    unsigned count = commit->batch_count;
+    commit->batch_count = 0;
+    for (unsigned i = 0; i < count; i++) {
+        struct entry *entry = &commit->batch[i];
+        struct commit_result result = {
+            .recorded = true,
+            .error = entry->error,
+            .record = &entry->pending->record,
+            .line = commit->lines + entry->line_offset,
+            .line_length = entry->line_length,
+            .box = entry->box,
+            .bundle = entry->bundle,
+            .checkpoint = checkpoint,
+        };
+        finish(entry->pending, &result);
+        sodium_memzero(entry->box, sizeof(entry->box));
+    }
+}
+
+void commit_close(struct commit *commit, const struct error *why)
+{
+    struct queue failed = STAILQ_HEAD_INITIALIZER(failed);
+    commit->open = false;
+    commit->closed_because = *why;
+    commit->state = NULL;
+    for (unsigned i = 0; i < commit->batch_count; i++)
+        STAILQ_INSERT_TAIL(&failed, commit->batch[i].pending, link);
+    commit->batch_count = 0;
+    STAILQ_CONCAT(&failed, &commit->queue);
+    while (!STAILQ_EMPTY(&failed)) {
+        struct pending *pending = STAILQ_FIRST(&failed);
+        STAILQ_REMOVE_HEAD(&failed, link);
+        fail(pending, why);
+    }
+}
+
+// Something went wrong on the way of a batch: what is in the file must be read again.
+static void break_off(struct commit *commit, const struct error *why)
+{
+    say(LOG_ERR, "the log takes no more records: %s", why->message);
+    commit_close(commit, why);
+    commit->handlers.closed(commit->handlers.context, why);
+}
+
+// ---- making a batch ----
+
+// Time never runs back: the later of now and the last record's. A clock that was set back is
+// recorded, once.
+static void stamp(struct commit *commit, struct record *record)
+{
+    int64_t now = commit_now_us(), last = state_time_us(commit->state);
+    record->seq = state_size(commit->state);
+    record->time_us = now > last ? now : last;
+    memcpy(record->host, commit->host, sizeof(record->host));
+    // A lease is counted from its record's time, whatever the clock did while the record waited.
+    if (record->event == RECORD_RELEASE_GRANTED && record->expires_us < record->time_us)
+        record->expires_us = record->time_us;
+}
+
+static void note_clock(struct commit *commit)
+{
+    int64_t behind = state_time_us(commit->state) - commit_now_us();
+    if (behind < CLOCK_STEP_US) {
+        commit->clock_stepped = false;
+        return;
+    }
+    if (commit->clock_stepped)
+        return;
+    commit->clock_stepped = true;
+    struct pending *pending = calloc(1, sizeof(*pending));
+    if (pending == NULL)
+        return;
+    pending->record.event = RECORD_CLOCK_STEPPED;
+    snprintf(pending->record.detail, sizeof(pending->record.detail),
+             "the clock is %" PRId64 ".%03" PRId64 " s behind", behind / 1000000,
+             behind / 1000 % 1000);
+    STAILQ_INSERT_HEAD(&commit->queue, pending, link);
+}
+
+// Encodes the entry's line behind those of the batch. Returns 1 when there is no room for it in
+// this batch.
+static int add_line(struct commit *commit, struct entry *entry, struct error *err)
+{
+    size_t room = sizeof(commit->lines) - commit->lines_length;
+    if (room < RECORD_LINE_MAX + 1)
+        return 1;
+    entry->line_offset = commit->lines_length;
+    char *line = commit->lines + commit->lines_length;
+    if (record_encode(&entry->pending->record, line, room - 1, &entry->line_length, err) != 0)
+        return -1;
+    line[entry->line_length] = '\n';
+    entry->leaf = merkle_leaf(line, entry->line_length);
+    commit->lines_length += entry->line_length + 1;
+    return 0;
+}
+
+// Takes the queue's first into the batch. Returns 1 when it has to wait for the next batch, -1 when
+// it cannot be recorded.
+static int add_entry(struct commit *commit, struct pending *pending, struct error *err)
+{
+    struct entry *entry = &commit->batch[commit->batch_count];
+    entry->pending = pending;
+    entry->error.code = ERROR_OK;
+    entry->error.message[0] = '\0';
+    entry->bundle[0] = '\0';
+    if (!pending->in_file) {
+        stamp(commit, &pending->record);
+        if (state_check(commit->state, &pending->record, err) != 0)
+            return -1;
+    }
+    size_t before = commit->lines_length;
+    int added = add_line(commit, entry, err);
+    if (added != 0)
+        return added;
+    if (!pending->in_file && state_apply(commit->state, &pending->record, err) != 0) {
+        commit->lines_length = before;
+        return -1;
+    }
+    commit->batch_count++;
+    return 0;
+}
+
+// Records that are in the file already and such that are not do not share a batch: the file is in
+// one order only.
+static void gather(struct commit *commit)
+{
+    struct error why;
+    commit->lines_length = 0;
+    note_clock(commit);
+    while (!STAILQ_EMPTY(&commit->queue) && commit->batch_count < KEEPER_BATCH_MAX) {
+        struct pending *pending = STAILQ_FIRST(&commit->queue);
+        if (commit->batch_count > 0 && pending->in_file != commit->batch[0].pending->in_file)
+            return;
+        int added = add_entry(commit, pending, &why);
+        if (added == 1)
+            return;
+        STAILQ_REMOVE_HEAD(&commit->queue, link);
+        if (added < 0)
+            fail(pending, &why);
+    }
+}
+
+static void on_reply(void *context, const struct keeper_reply *reply);
+
+static int hand_over(struct commit *commit, struct error *err)
+{
+    struct keeper_request *request = &commit->request;
+    for (unsigned i = 0; i < commit->batch_count; i++) {
+        request->body.entry.action = commit->batch[i].pending->action;
+        request->body.entry.record = commit->batch[i].pending->record;
+        if (keeper_link_send_entry(commit->link, request, i, err) != 0)
+            return -1;
+    }
+    request->body.commit.count = commit->batch_count;
+    return keeper_link_ask(commit->link, request, KEEPER_COMMIT, on_reply, commit, err);
+}
+
+static void start_batch(struct commit *commit)
+{
+    struct error why;
+    if (!commit->open || commit->batch_count > 0)
+        return;
+    gather(commit);
+    if (commit->batch_count == 0) {
+        if (commit->open && STAILQ_EMPTY(&commit->queue))
+            commit->handlers.idle(commit->handlers.context);
+        return;
+    }
+    bool in_file = commit->batch[0].pending->in_file;
+    if ((!in_file && log_append(commit->log, commit->lines, commit->lines_length, &why) != 0) ||
+        hand_over(commit, &why) != 0)
+        break_off(commit, &why);
+}
+
+static void on_kick(evutil_socket_t fd, short what, void *context)
+{
+    (void)fd;
+    (void)what;
+    start_batch(context);
+}
+
+// ---- the keeper's answers ----
+
+static void take_entry_reply(struct commit *commit, const struct keeper_reply *reply)
+{
+    if (reply->header.id >= commit->batch_count)
+        return;
+    struct entry *entry = &commit->batch[reply->header.id];
+    entry->error = reply->error;
+    if (reply->error.code != ERROR_OK)
+        return;
+    memcpy(entry->box, reply->body.result.box, sizeof(entry->box));
+    memcpy(entry->bundle, reply->body.result.bundle, sizeof(entry->bundle));
+}
+
+static void on_reply(void *context, const struct keeper_reply *reply)
+{
+    struct commit *commit = context;
+    struct merkle_hash leaves[KEEPER_BATCH_MAX];
+    struct error why;
+    if (commit->batch_count == 0)
+        return; // closed since
+    if (reply == NULL) {
+        error_set(&why, ERROR_UNAVAILABLE, "the keeper was lost before the record was signed");
+        break_off(commit, &why);
+        return;
+    }
+    if (reply->header.op == KEEPER_ENTRY) {
+        take_entry_reply(commit, reply);
+        return;
+    }
+    if (reply->error.code != ERROR_OK) {
+        break_off(commit, &reply->error);
+        return;
+    }
+    unsigned count = commit->batch_count;
+    for (unsigned i = 0; i < count; i++)
+        leaves[i] = commit->batch[i].leaf;
+    if (log_signed(commit->log, leaves, count, commit->origin, reply->body.committed.checkpoint,
+                   &why) != 0) {
+        break_off(commit, &why);
+        return;
+    }
+    finish_batch(commit, reply->body.committed.checkpoint);
+    start_batch(commit);
+}
+
+// ---- the queue ----
+
+static int enqueue(struct commit *commit, const struct record *record, enum keeper_action action,
+                   bool in_file, commit_done_fn *done, void *context, struct error *err)
+{
+    if (!commit->open)
+        return error_set(err, ERROR_UNAVAILABLE, "nothing can be recorded: %s",
+                         commit->closed_because.message);
+    struct pending *pending = calloc(1, sizeof(*pending));
+    if (pending == NULL)
+        return error_set(err, ERROR_RESOURCE_EXHAUSTED, "out of memory for a record");
+    pending->record = *record;
+    pending->action = action;
+    pending->in_file = in_file;
+    pending->done = done;
+    pending->context = context;
+    STAILQ_INSERT_TAIL(&commit->queue, pending, link);
+    if (commit->batch_count == 0)
+        event_active(commit->kick, 0, 0);
+    return 0;
+}
+
+int commit_submit(struct commit *commit, const struct record *record, enum keeper_action action,
+                  commit_done_fn *done, void *context, struct error *err)
+{
+    return enqueue(commit, record, action, false, done, context, err);
+}
+
+int commit_resubmit(struct commit *commit, const struct record *record, enum keeper_action action,
+                    commit_done_fn *done, void *context, struct error *err)
+{
+    return enqueue(commit, record, action, true, done, context, err);
+}
+
+// ---- life ----
+
+struct commit *commit_new(struct event_base *base, struct keeper_link *link, struct log *log,
+                          const char *host, const struct commit_handlers *handlers,
+                          struct error *err)
+{
+    struct commit *commit = calloc(1, sizeof(*commit));
+    if (commit == NULL) {
+        error_set(err, ERROR_RESOURCE_EXHAUSTED, "out of memory for the commit queue");
+        return NULL;
+    }
+    commit->link = link;
+    commit->log = log;
+    snprintf(commit->host, sizeof(commit->host), "%s", host);
+    name_log_origin(host, commit->origin, sizeof(commit->origin));
+    commit->handlers = *handlers;
+    STAILQ_INIT(&commit->queue);
+    error_set(&commit->closed_because, ERROR_UNAVAILABLE, "the log is not open yet");
+    commit->kick = event_new(base, -1, 0, on_kick, commit);
+    if (commit->kick != NULL)
+        return commit;
+    free(commit);
+    error_set(err, ERROR_RESOURCE_EXHAUSTED, "out of memory for the commit queue");
+    return NULL;
+}
+
+void commit_free(struct commit *commit)
+{
+    if (commit == NULL)
+        return;
+    struct error why;
+    error_set(&why, ERROR_UNAVAILABLE, "the daemon stops");
+    commit_close(commit, &why);
+    event_free(commit->kick);
+    free(commit);
+}
+
+void commit_open(struct commit *commit, struct state *state)
+{
+    commit->state = state;
+    commit->open = true;
+}
+
+bool commit_is_open(const struct commit *commit)
+{
+    return commit->open;
+}
+
+bool commit_is_idle(const struct commit *commit)
+{
+    return commit->batch_count == 0 && STAILQ_EMPTY(&commit->queue);
+}
