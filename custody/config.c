@@ -619,3 +619,18 @@ const struct config_key *config_find_key(const struct config *config, const char
             return &config->keys[i];
     return NULL;
 }
+
+void config_take_policy(struct config *config, struct config *fresh)
+{
+    struct config old = *config;
+    *config = *fresh;
+    // What the running parts were made with stays.
+    memcpy(config->host, old.host, sizeof(config->host));
+    config->audit_dir = old.audit_dir;
+    config->socket = old.socket;
+    config->keeper = old.keeper;
+    old.audit_dir = fresh->audit_dir;
+    old.socket = fresh->socket;
+    old.keeper = fresh->keeper;
+    *fresh = old;
+}

@@ -83,6 +83,10 @@ struct config {
 struct config *config_read(const char *path, struct error *err);
 void config_free(struct config *config);
 
+// Moves what may change while the daemon runs (keys, operators, auditors, limits, lease, and the
+// digest) from `fresh` into `config`; `fresh` is left with what `config` had of these, to be freed.
+void config_take_policy(struct config *config, struct config *fresh);
+
 // NULL where the key is not declared.
 const struct config_key *config_find_key(const struct config *config, const char *name);
 

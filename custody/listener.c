@@ -32,6 +32,7 @@ struct connection {
     struct bufferevent *events; // NULL once closed
     struct caller *caller;
     unsigned in_flight;
+    bool held; // by on_readable, over a call that may close it
     bool greeted;
     bool closing; // as soon as the last bytes are out
 };
@@ -51,7 +52,7 @@ struct listener {
 
 static void free_if_done(struct connection *connection)
 {
-    if (connection->events != NULL || connection->in_flight > 0)
+    if (connection->events != NULL || connection->in_flight > 0 || connection->held)
         return;
     caller_free(connection->caller);
     free(connection);
@@ -183,34 +184,30 @@ static void on_readable(struct bufferevent *events, void *context)
     struct evbuffer *in = bufferevent_get_input(events);
     struct error err;
     while (!connection->closing && connection->events != NULL && !connection->listener->draining) {
-        size_t length = 0, have = evbuffer_get_length(in);
+        size_t length, have = evbuffer_get_length(in);
         uint8_t header[FRAME_HEADER_SIZE];
         if (have < sizeof(header))
             return;
         evbuffer_copyout(in, header, sizeof(header));
-        // The header alone says whether the length is right and how much has to be there.
-        if (frame_next(header, sizeof(header), &length, &err) < 0) {
+        if (frame_length(header, &length, &err) != 0) {
             refuse_and_close(connection, 0, err.message);
             return;
         }
-        size_t frame = FRAME_HEADER_SIZE + ((size_t)header[0] << 24 | (size_t)header[1] << 16 |
-                                            (size_t)header[2] << 8 | header[3]);
+        size_t frame = FRAME_HEADER_SIZE + length;
         if (have < frame)
             return;
         const uint8_t *bytes = evbuffer_pullup(in, (ev_ssize_t)frame);
-        Custody__V1__Request *request =
-            bytes == NULL ? NULL
-                          : custody__v1__request__unpack(NULL, frame - FRAME_HEADER_SIZE,
-                                                         bytes + FRAME_HEADER_SIZE);
+        Custody__V1__Request *request = NULL;
+        if (bytes != NULL)
+            request = custody__v1__request__unpack(NULL, length, bytes + FRAME_HEADER_SIZE);
         evbuffer_drain(in, frame);
         if (request == NULL) {
             refuse_and_close(connection, 0, "the frame holds no protobuf Request");
             return;
         }
-        // Held over the call, which may close the connection and drop the last reference to it.
-        connection->in_flight++;
+        connection->held = true;
         take_request(connection, request);
-        connection->in_flight--;
+        connection->held = false;
         custody__v1__request__free_unpacked(request, NULL);
         if (connection->events == NULL) {
             free_if_done(connection);

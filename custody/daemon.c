@@ -1,0 +1,304 @@
+// SPDX-License-Identifier: Apache-2.0
+// Putting the parts together, and the daemon's life: start, reload, drain.
+#include "daemon.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <systemd/sd-daemon.h>
+
+#include "say.h"
+#include "service.h"
+
+#define STATUS_INTERVAL_S 2  // how old what `status` tells of the token may be
+#define DRAIN_S           10 // how long a stop waits for what is in flight
+
+void daemon_set_phase(struct daemon *daemon, enum daemon_phase phase, const char *message)
+{
+    static const char *const names[] = {
+        [DAEMON_CLOSED] = "not serving",
+        [DAEMON_UNINITIALISED] = "waiting for token init",
+        [DAEMON_READY] = "serving",
+    };
+    bool same = daemon->phase == phase && strcmp(daemon->phase_message, message) == 0;
+    daemon->phase = phase;
+    snprintf(daemon->phase_message, sizeof(daemon->phase_message), "%s", message);
+    if (same)
+        return;
+    say(LOG_NOTICE, "%s%s%s", names[phase], message[0] != '\0' ? ": " : "", message);
+    sd_notifyf(0, "STATUS=%s%s%s", names[phase], message[0] != '\0' ? ": " : "", message);
+}
+
+static void on_recorded(void *context, const struct commit_result *result)
+{
+    (void)context;
+    if (!result->recorded)
+        say(LOG_WARNING, "%s was not recorded: %s", record_event_name(result->record->event),
+            result->error.message);
+}
+
+void daemon_record(struct daemon *daemon, const struct record *record)
+{
+    struct error err;
+    if (commit_submit(daemon->commit, record, KEEPER_ACTION_NONE, on_recorded, NULL, &err) != 0)
+        say(LOG_WARNING, "%s was not recorded: %s", record_event_name(record->event), err.message);
+}
+
+// ---- keeper ----
+
+static void on_keeper_ready(void *context, const struct keeper_status *status)
+{
+    struct daemon *daemon = context;
+    daemon->keeper = *status;
+    say(LOG_NOTICE, "keeper ready: token '%s' serial %s", status->token.label,
+        status->token.serial);
+    opening_begin(daemon->opening);
+}
+
+static void on_keeper_lost(void *context, const struct error *why)
+{
+    struct daemon *daemon = context;
+    char message[ERROR_MESSAGE_MAX];
+    snprintf(message, sizeof(message), "the keeper is gone: %.400s", why->message);
+    opening_cancel(daemon->opening);
+    commit_close(daemon->commit, why);
+    daemon_set_phase(daemon, DAEMON_CLOSED, message);
+}
+
+static void on_status(void *context, const struct keeper_reply *reply)
+{
+    struct daemon *daemon = context;
+    if (reply != NULL && reply->error.code == ERROR_OK)
+        daemon->keeper = reply->body.status;
+}
+
+static void on_status_timer(evutil_socket_t fd, short what, void *context)
+{
+    struct daemon *daemon = context;
+    struct keeper_request *request = calloc(1, sizeof(*request));
+    (void)fd;
+    (void)what;
+    if (request != NULL && keeper_link_ready(daemon->link))
+        keeper_link_ask(daemon->link, request, KEEPER_STATUS, on_status, daemon, NULL);
+    free(request);
+}
+
+// ---- log ----
+
+static void on_commit_closed(void *context, const struct error *why)
+{
+    struct daemon *daemon = context;
+    daemon_set_phase(daemon, DAEMON_CLOSED, why->message);
+    // A keeper that is gone opens the log again when it is back.
+    if (keeper_link_ready(daemon->link))
+        opening_retry(daemon->opening);
+}
+
+static void stop_if_done(struct daemon *daemon)
+{
+    if (daemon->stopping && listener_in_flight(daemon->listener) == 0 &&
+        (!commit_is_open(daemon->commit) || commit_is_idle(daemon->commit)))
+        event_base_loopbreak(daemon->base);
+}
+
+static void on_commit_idle(void *context)
+{
+    struct daemon *daemon = context;
+    struct error err;
+    if (log_write_partial_tiles(daemon->log, &err) != 0)
+        say(LOG_WARNING, "%s", err.message);
+    stop_if_done(daemon);
+}
+
+// ---- signals ----
+
+static void on_reload(evutil_socket_t fd, short what, void *context)
+{
+    struct daemon *daemon = context;
+    struct error err;
+    struct record record = {.event = RECORD_POLICY_LOADED};
+    (void)fd;
+    (void)what;
+    struct config *config = config_read(daemon->config_path, &err);
+    if (config == NULL) {
+        say(LOG_ERR, "the configuration stays as it was: %s", err.message);
+        return;
+    }
+    if (strcmp(config->host, daemon->config->host) != 0 ||
+        strcmp(config->audit_dir, daemon->config->audit_dir) != 0)
+        say(LOG_WARNING, "host, audit-dir, socket and keeper take effect at the next start only");
+    // What cannot change while the daemon runs stays: the running parts point into it.
+    struct config *old = daemon->config;
+    config_take_policy(old, config);
+    config_free(config);
+    listener_configure(daemon->listener, old);
+    memcpy(record.policy_sha256, old->sha256, sizeof(record.policy_sha256));
+    if (daemon->phase == DAEMON_READY)
+        daemon_record(daemon, &record);
+    say(LOG_NOTICE, "configuration read again");
+}
+
+static void on_stop_timer(evutil_socket_t fd, short what, void *context)
+{
+    struct daemon *daemon = context;
+    (void)fd;
+    (void)what;
+    say(LOG_WARNING, "stopping with %u request(s) in flight", listener_in_flight(daemon->listener));
+    event_base_loopbreak(daemon->base);
+}
+
+static void on_stop(evutil_socket_t fd, short what, void *context)
+{
+    struct daemon *daemon = context;
+    struct timeval patience = {.tv_sec = DRAIN_S};
+    (void)fd;
+    (void)what;
+    if (daemon->stopping)
+        return;
+    daemon->stopping = true;
+    sd_notify(0, "STOPPING=1");
+    say(LOG_NOTICE, "stopping");
+    listener_drain(daemon->listener);
+    event_add(daemon->stop_timer, &patience);
+    if (daemon->phase == DAEMON_READY) {
+        struct record record = {.event = RECORD_DAEMON_STOPPED};
+        denials_flush(daemon->denials);
+        daemon_record(daemon, &record);
+    }
+    stop_if_done(daemon);
+}
+
+static void on_child(evutil_socket_t fd, short what, void *context)
+{
+    struct daemon *daemon = context;
+    pid_t pid;
+    int status;
+    (void)fd;
+    (void)what;
+    while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+        keeper_link_reaped(daemon->link, pid, status);
+}
+
+// ---- life ----
+
+static int make_log_and_keeper(struct daemon *daemon, struct error *err)
+{
+    struct keeper_link_handlers keeper = {
+        .ready = on_keeper_ready, .lost = on_keeper_lost, .context = daemon};
+    struct commit_handlers commit = {
+        .closed = on_commit_closed, .idle = on_commit_idle, .context = daemon};
+    daemon->log = log_new(daemon->config->audit_dir, err);
+    if (daemon->log == NULL)
+        return -1;
+    daemon->link = keeper_link_new(daemon->base, daemon->config, &keeper, err);
+    if (daemon->link == NULL)
+        return -1;
+    daemon->commit =
+        commit_new(daemon->base, daemon->link, daemon->log, daemon->config->host, &commit, err);
+    if (daemon->commit == NULL)
+        return -1;
+    daemon->opening = opening_new(daemon, err);
+    return daemon->opening != NULL ? 0 : -1;
+}
+
+static int make_service(struct daemon *daemon, struct error *err)
+{
+    struct listener_handlers handlers = {
+        .request = service_request, .hello = service_hello, .context = daemon};
+    daemon->denials = denials_new(daemon, err);
+    if (daemon->denials == NULL)
+        return -1;
+    daemon->leases = leases_new(daemon, err);
+    if (daemon->leases == NULL)
+        return -1;
+    daemon->listener = listener_new(daemon->base, daemon->config, &handlers, err);
+    return daemon->listener != NULL ? 0 : -1;
+}
+
+struct daemon *daemon_new(const char *config_path, struct error *err)
+{
+    struct daemon *daemon = calloc(1, sizeof(*daemon));
+    error_set(err, ERROR_RESOURCE_EXHAUSTED, "out of memory for the daemon");
+    if (daemon == NULL)
+        return NULL;
+    daemon->config_path = config_path;
+    daemon->started_us = commit_now_us();
+    daemon->phase = DAEMON_CLOSED;
+    snprintf(daemon->phase_message, sizeof(daemon->phase_message),
+             "the keeper has not logged in yet");
+    daemon->config = config_read(config_path, err);
+    if (daemon->config == NULL)
+        goto fail;
+    daemon->base = event_base_new();
+    daemon->state = state_new();
+    daemon->rates = policy_rates_new();
+    if (daemon->base == NULL || daemon->state == NULL || daemon->rates == NULL)
+        goto fail;
+    daemon->status_timer = event_new(daemon->base, -1, EV_PERSIST, on_status_timer, daemon);
+    daemon->stop_timer = evtimer_new(daemon->base, on_stop_timer, daemon);
+    if (daemon->status_timer == NULL || daemon->stop_timer == NULL)
+        goto fail;
+    if (make_log_and_keeper(daemon, err) == 0 && make_service(daemon, err) == 0)
+        return daemon;
+fail:
+    daemon_free(daemon);
+    return NULL;
+}
+
+int daemon_run(struct daemon *daemon)
+{
+    static const struct {
+        int number;
+        event_callback_fn handler;
+    } signals[] = {{SIGHUP, on_reload}, {SIGTERM, on_stop}, {SIGINT, on_stop}, {SIGCHLD, on_child}};
+    enum { COUNT = sizeof(signals) / sizeof(signals[0]) };
+    struct event *events[COUNT] = {NULL};
+    struct timeval interval = {.tv_sec = STATUS_INTERVAL_S};
+    int result = -1;
+    for (size_t i = 0; i < COUNT; i++) {
+        events[i] = evsignal_new(daemon->base, signals[i].number, signals[i].handler, daemon);
+        if (events[i] == NULL || event_add(events[i], NULL) != 0)
+            goto cleanup;
+    }
+    event_add(daemon->status_timer, &interval);
+    keeper_link_start(daemon->link);
+    sd_notify(0, "READY=1");
+    result = event_base_dispatch(daemon->base) < 0 ? -1 : 0;
+    say(LOG_NOTICE, "stopped");
+cleanup:
+    for (size_t i = 0; i < COUNT; i++)
+        if (events[i] != NULL)
+            event_free(events[i]);
+    return result;
+}
+
+void daemon_free(struct daemon *daemon)
+{
+    if (daemon == NULL)
+        return;
+    // What waits is failed, and so answered, while there still is a listener to answer through.
+    commit_free(daemon->commit);
+    daemon->commit = NULL;
+    keeper_link_free(daemon->link);
+    listener_free(daemon->listener);
+    opening_free(daemon->opening);
+    leases_free(daemon->leases);
+    denials_free(daemon->denials);
+    log_free(daemon->log);
+    state_free(daemon->state);
+    policy_rates_free(daemon->rates);
+    if (daemon->status_timer != NULL)
+        event_free(daemon->status_timer);
+    if (daemon->stop_timer != NULL)
+        event_free(daemon->stop_timer);
+    if (daemon->base != NULL)
+        event_base_free(daemon->base);
+    config_free(daemon->config);
+    free(daemon);
+}

@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0
+// A release: policy, then its record, then the key. An outcome: the lease closed, the generation's
+// state moved on.
+#include "release.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include <sodium.h>
+
+#include "policy.h"
+#include "proof.h"
+#include "say.h"
+
+#define LEASE_BYTES 16
+
+static int64_t monotonic_us(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+// ---- releasing ----
+
+// The key did not leave the keeper: the record that says it was granted is closed by one that says
+// so.
+static void record_failure(struct daemon *daemon, const struct commit_result *result)
+{
+    struct record record = {.event = RECORD_RELEASE_FAILED,
+                            .generation = result->record->generation,
+                            .code = result->error.code};
+    memcpy(record.key, result->record->key, sizeof(record.key));
+    memcpy(record.lease, result->record->lease, sizeof(record.lease));
+    snprintf(record.detail, sizeof(record.detail), "the keeper let nothing out: %.400s",
+             result->error.message);
+    daemon_record(daemon, &record);
+}
+
+static void on_granted(void *context, const struct commit_result *result)
+{
+    struct call *call = context;
+    struct daemon *daemon = call->daemon;
+    char receipt[PROOF_MAX];
+    size_t receipt_length;
+    struct error err = result->error;
+    if (!result->recorded) {
+        call_fail(call, &err);
+        return;
+    }
+    leases_watch(daemon->leases);
+    if (err.code != ERROR_OK) {
+        record_failure(daemon, result);
+        call_fail(call, &err);
+        return;
+    }
+    const struct record *record = result->record;
+    if (log_receipt(daemon->log, record->seq, result->checkpoint, receipt, sizeof(receipt),
+                    &receipt_length, &err) != 0) {
+        // The applier can prove nothing with this key and must not have it; its lease will expire.
+        say(LOG_ERR, "no receipt for record %" PRIu64 ": %s", record->seq, err.message);
+        call_fail(call, &err);
+        return;
+    }
+    Custody__V1__ReleasedKey released = CUSTODY__V1__RELEASED_KEY__INIT;
+    Custody__V1__Response response = CUSTODY__V1__RESPONSE__INIT;
+    released.lease = (char *)record->lease;
+    released.expires_us = record->expires_us;
+    released.generation = record->generation;
+    released.public_key =
+        (ProtobufCBinaryData){sizeof(record->public_key), (uint8_t *)record->public_key};
+    released.box = (ProtobufCBinaryData){KEEPER_BOX_SIZE, (uint8_t *)result->box};
+    released.record = (ProtobufCBinaryData){result->line_length, (uint8_t *)result->line};
+    released.receipt = (ProtobufCBinaryData){receipt_length, (uint8_t *)receipt};
+    response.body_case = CUSTODY__V1__RESPONSE__BODY_RELEASED_KEY;
+    response.released_key = &released;
+    call_answer(call, &response);
+}
+
+// Fills the call's record with what the client asks for.
+static int take_request(struct call *call, const Custody__V1__ReleaseKey *request,
+                        struct error *err)
+{
+    struct record *record = &call->record;
+    record->event = RECORD_RELEASE_GRANTED;
+    record->actor = call->actor;
+    if (!name_is_key(request->key))
+        return error_set(err, ERROR_INVALID_ARGUMENT, "'%.80s' is no key's name", request->key);
+    snprintf(record->key, sizeof(record->key), "%s", request->key);
+    if (record_reason_name((enum record_reason)request->reason) == NULL)
+        return error_set(err, ERROR_INVALID_ARGUMENT, "a release needs a reason");
+    record->reason = (uint32_t)request->reason;
+    if (!name_is_ticket(request->ticket))
+        return error_set(err, ERROR_INVALID_ARGUMENT, "a ticket is at most %d bytes of text",
+                         TICKET_MAX);
+    snprintf(record->ticket, sizeof(record->ticket), "%s", request->ticket);
+    if (request->applier_public_key.len != RECORD_KEY_SIZE ||
+        sodium_is_zero(request->applier_public_key.data, RECORD_KEY_SIZE))
+        return error_set(err, ERROR_INVALID_ARGUMENT,
+                         "applier_public_key must be an X25519 public key of 32 bytes");
+    memcpy(record->applier_public_key, request->applier_public_key.data, RECORD_KEY_SIZE);
+    record->generation = request->generation;
+    return 0;
+}
+
+// Which generation it is about, and whether that one may be released.
+static int choose_generation(struct call *call, struct error *err)
+{
+    struct record *record = &call->record;
+    const struct state *state = call->daemon->state;
+    const struct config_key *config = config_find_key(call->daemon->config, record->key);
+    const struct state_key *key = record->generation == 0
+                                      ? state_key_current(state, record->key)
+                                      : state_key_find(state, record->key, record->generation);
+    if (key == NULL && record->generation == 0)
+        return error_set(err, ERROR_NOT_FOUND,
+                         "key '%s' has no generation to release: custodyctl key generate %s",
+                         record->key, record->key);
+    if (key == NULL)
+        return error_set(err, ERROR_NOT_FOUND, "key '%s' has no generation %" PRIu64, record->key,
+                         record->generation);
+    if (!lifecycle_may_release(key->state, record->reason))
+        return error_set(err, ERROR_FAILED_PRECONDITION,
+                         "generation %" PRIu64 " of key '%s' is %s: not released for %s",
+                         key->generation, key->name, lifecycle_state_name(key->state),
+                         record_reason_name(record->reason));
+    if (key->state == KEY_DEACTIVATED &&
+        commit_now_us() > key->deactivated_us + config->grace_s * INT64_C(1000000))
+        return error_set(err, ERROR_FAILED_PRECONDITION,
+                         "the grace period of generation %" PRIu64 " of key '%s' is over",
+                         key->generation, key->name);
+    record->generation = key->generation;
+    memcpy(record->public_key, key->public_key, sizeof(record->public_key));
+    return 0;
+}
+
+void release_key(struct call *call, const Custody__V1__ReleaseKey *request)
+{
+    struct daemon *daemon = call->daemon;
+    struct record *record = &call->record;
+    struct error err;
+    if (take_request(call, request, &err) != 0) {
+        call_fail(call, &err);
+        return;
+    }
+    if (policy_release(daemon->config, daemon->rates, &call->actor, record->key, record->reason,
+                       monotonic_us(), &err) != 0 ||
+        choose_generation(call, &err) != 0) {
+        call_deny(call, &err);
+        return;
+    }
+    uint8_t lease[LEASE_BYTES];
+    randombytes_buf(lease, sizeof(lease));
+    sodium_bin2hex(record->lease, sizeof(record->lease), lease, sizeof(lease));
+    record->expires_us = commit_now_us() + daemon->config->lease_s * INT64_C(1000000);
+    if (commit_submit(daemon->commit, record, KEEPER_ACTION_RELEASE, on_granted, call, &err) != 0)
+        call_fail(call, &err);
+}
+
+// ---- outcomes ----
+
+static void answer_outcome(struct call *call)
+{
+    Custody__V1__OutcomeRecorded recorded = CUSTODY__V1__OUTCOME_RECORDED__INIT;
+    Custody__V1__Response response = CUSTODY__V1__RESPONSE__INIT;
+    recorded.seq = call->record.seq;
+    response.body_case = CUSTODY__V1__RESPONSE__BODY_OUTCOME_RECORDED;
+    response.outcome_recorded = &recorded;
+    call_answer(call, &response);
+}
+
+static void on_activated(void *context, const struct commit_result *result)
+{
+    struct call *call = context;
+    if (!result->recorded)
+        say(LOG_WARNING, "key '%s' generation %" PRIu64 " was applied, but not activated: %s",
+            call->record.key, call->record.generation, result->error.message);
+    answer_outcome(call);
+}
+
+static struct record state_change(enum record_event event, const struct state_key *key)
+{
+    struct record record = {.event = event, .generation = key->generation};
+    memcpy(record.key, key->name, sizeof(record.key));
+    memcpy(record.public_key, key->public_key, sizeof(record.public_key));
+    return record;
+}
+
+// A generation that was set on its interface becomes the active one, and who reported that is told
+// afterwards. Returns false when there is nothing to change.
+static bool activate(struct call *call)
+{
+    struct daemon *daemon = call->daemon;
+    const struct state_key *key =
+        state_key_find(daemon->state, call->record.key, call->record.generation);
+    const struct state_key *active = state_key_active(daemon->state, call->record.key);
+    struct record deactivated, activated;
+    struct error err;
+    if (key == NULL || lifecycle_next(key->state, RECORD_KEY_ACTIVATED) < 0)
+        return false;
+    activated = state_change(RECORD_KEY_ACTIVATED, key);
+    if (active != NULL) {
+        deactivated = state_change(RECORD_KEY_DEACTIVATED, active);
+        daemon_record(daemon, &deactivated);
+    }
+    return commit_submit(daemon->commit, &activated, KEEPER_ACTION_NONE, on_activated, call,
+                         &err) == 0;
+}
+
+static void on_outcome(void *context, const struct commit_result *result)
+{
+    struct call *call = context;
+    if (!result->recorded) {
+        call_fail(call, &result->error);
+        return;
+    }
+    call->record.seq = result->record->seq;
+    if (result->record->event != RECORD_RELEASE_APPLIED || !activate(call))
+        answer_outcome(call);
+}
+
+void release_outcome(struct call *call, const Custody__V1__ReportOutcome *request)
+{
+    struct record *record = &call->record;
+    struct error err;
+    const struct state_lease *lease = state_lease_find(call->daemon->state, request->lease);
+    if (lease == NULL) {
+        error_set(&err, ERROR_NOT_FOUND,
+                  "lease '%.40s' is not open: it was reported, or has expired", request->lease);
+        call_fail(call, &err);
+        return;
+    }
+    snprintf(record->key, sizeof(record->key), "%s", lease->key);
+    record->generation = lease->generation;
+    if (lease->uid != call->actor.uid) {
+        error_set(&err, ERROR_PERMISSION_DENIED, "lease '%s' is another user's", lease->lease);
+        call_deny(call, &err);
+        return;
+    }
+    if (call_copy_text(record->detail, sizeof(record->detail), request->detail, "detail", &err) !=
+        0) {
+        call_fail(call, &err);
+        return;
+    }
+    record->event = request->applied ? RECORD_RELEASE_APPLIED : RECORD_RELEASE_FAILED;
+    record->actor = call->actor;
+    snprintf(record->lease, sizeof(record->lease), "%s", lease->lease);
+    if (commit_submit(call->daemon->commit, record, KEEPER_ACTION_NONE, on_outcome, call, &err) !=
+        0)
+        call_fail(call, &err);
+}

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+// Requests: who may make them, what they lead to, and their answers.
+#ifndef CUSTODY_SERVICE_H
+#define CUSTODY_SERVICE_H
+
+#include <stdint.h>
+
+#include "custody.pb-c.h"
+#include "daemon.h"
+#include "error.h"
+#include "listener.h"
+#include "record.h"
+
+// A request that is being served. Allocated by service_request, freed by the call_… function that
+// answers it.
+struct call {
+    struct daemon *daemon;
+    struct connection *connection;
+    uint64_t id;
+    const char *name; // of the request, "ReleaseKey"
+    struct record_actor actor;
+    struct record record; // the one that the request leads to, as far as it is filled in
+};
+
+// The listener's handlers; the context is the daemon.
+listener_request_fn service_request;
+listener_hello_fn service_hello;
+
+// Answer and end the call. `response` needs its body only.
+void call_answer(struct call *call, Custody__V1__Response *response);
+void call_fail(struct call *call, const struct error *why);
+// The same, and records that the caller was denied. `call->record` names the key.
+void call_deny(struct call *call, const struct error *why);
+
+// Copies a text of the client into a field of a record. Fails with INVALID_ARGUMENT when it is too
+// long.
+int call_copy_text(char *field, size_t size, const char *text, const char *what, struct error *err);
+
+#endif
