@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Frames over a non-blocking Unix stream socket, each wait bounded by the caller's deadline.
+#include "config.h"
+
 #include "connection.h"
 
 #include <errno.h>
@@ -68,10 +70,13 @@ static int connect_forbidden(const char *path, struct error *err)
 
 static int connect_failed(const char *path, int number, struct error *err)
 {
+    struct stat status;
     switch (number) {
     case ENOENT:
         return error_set(err, ERROR_UNAVAILABLE, "%s: no such socket: is custodyd running?", path);
     case ECONNREFUSED:
+        if (stat(path, &status) == 0 && !S_ISSOCK(status.st_mode))
+            return error_set(err, ERROR_INVALID_ARGUMENT, "%s: is not a socket", path);
         return error_set(err, ERROR_UNAVAILABLE,
                          "%s: nobody listens on this socket: is custodyd running?", path);
     case EACCES:

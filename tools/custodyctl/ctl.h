@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the files of custodyctl share: the parsed command line, the connection, and how a failure is
+// told.
+#ifndef CUSTODYCTL_CTL_H
+#define CUSTODYCTL_CTL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "custody.h"
+
+// The program's exit codes; the man page says the same.
+enum ctl_exit {
+    CTL_OK = 0,
+    CTL_FAILED = 1,      // the daemon refused or failed
+    CTL_USAGE = 2,       // the command line is wrong
+    CTL_UNREACHABLE = 3, // there is no daemon to be had
+};
+
+struct ctl {
+    const char *socket;
+    bool json;
+    int timeout_ms;
+    char command[64]; // "key generate", for messages
+    // What stood after the command.
+    const char *arguments[2];
+    unsigned argument_count;
+    const char *ticket;   // NULL: none
+    const char *vkey_out; // NULL: none
+    uint64_t generation;  // 0: none
+    struct custody *custody;
+};
+
+// Connects. CTL_OK, or the exit code after the reason was told.
+enum ctl_exit ctl_connect(struct ctl *ctl);
+// Tells on stderr why the daemon did not do what it was asked; returns CTL_FAILED.
+enum ctl_exit ctl_fail(struct ctl *ctl, const struct custody_error *err);
+// Tells a failure of our own, with printf's arguments; returns CTL_FAILED.
+enum ctl_exit ctl_fail_here(struct ctl *ctl, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+// Parses a generation, 1 or more, in decimal; 0 for what is none.
+uint64_t ctl_generation(const char *text);
+
+// The commands. Each runs on a connected `ctl`.
+enum ctl_exit token_init(struct ctl *ctl);
+enum ctl_exit token_probe(struct ctl *ctl);
+enum ctl_exit token_status(struct ctl *ctl);
+enum ctl_exit key_generate(struct ctl *ctl);
+enum ctl_exit key_list(struct ctl *ctl);
+enum ctl_exit key_show(struct ctl *ctl);
+enum ctl_exit key_publish(struct ctl *ctl);
+enum ctl_exit key_destroy(struct ctl *ctl);
+enum ctl_exit status_show(struct ctl *ctl);
+
+#endif

@@ -1,0 +1,311 @@
+// SPDX-License-Identifier: Apache-2.0
+// custodyctl: the operator's command line for custodyd.
+#include "config.h"
+
+#include <argp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ctl.h"
+
+#define DEFAULT_TIMEOUT_MS 30000
+#define MAX_TIMEOUT_S      3600
+
+enum option_key {
+    OPTION_SOCKET = 's',
+    OPTION_JSON = 'j',
+    OPTION_TIMEOUT = 't',
+    OPTION_TICKET = 1000,
+    OPTION_GENERATION,
+    OPTION_VKEY_OUT,
+};
+
+struct command {
+    const char *words; // as typed
+    const char *arguments;
+    const char *doc;
+    unsigned min_arguments, max_arguments;
+    bool generation_argument;   // the second argument is one
+    enum option_key options[3]; // besides the common ones; ended by 0
+    enum ctl_exit (*run)(struct ctl *ctl);
+};
+
+static const struct command commands[] = {
+    {"token init",
+     "",
+     "Make custody's keys in the token, once, and print the log's verifier key",
+     0,
+     0,
+     false,
+     {OPTION_VKEY_OUT},
+     token_init},
+    {"token probe",
+     "",
+     "Try in the token each operation that custody needs",
+     0,
+     0,
+     false,
+     {0},
+     token_probe},
+    {"token status", "", "Show the token and its verifier keys", 0, 0, false, {0}, token_status},
+    {"key generate",
+     "NAME",
+     "Generate the next generation of a key, sealed in the token",
+     1,
+     1,
+     false,
+     {OPTION_TICKET},
+     key_generate},
+    {"key list",
+     "[NAME]",
+     "List generations of all keys, or one key's in full",
+     0,
+     1,
+     false,
+     {0},
+     key_list},
+    {"key show",
+     "NAME",
+     "Print a key's public key, by default that of the active generation",
+     1,
+     1,
+     false,
+     {OPTION_GENERATION},
+     key_show},
+    {"key publish",
+     "NAME",
+     "Print a bundle: the public key, signed by this host",
+     1,
+     1,
+     false,
+     {OPTION_GENERATION, OPTION_TICKET},
+     key_publish},
+    {"key destroy",
+     "NAME GENERATION",
+     "Destroy a generation that is not active, for good",
+     2,
+     2,
+     true,
+     {OPTION_TICKET},
+     key_destroy},
+    {"status", "", "Show the daemon, its token and its log", 0, 0, false, {0}, status_show},
+};
+#define COMMANDS (sizeof(commands) / sizeof(commands[0]))
+
+static const struct argp_option common_options[] = {
+    {"socket", OPTION_SOCKET, "PATH", 0, "custodyd's socket [" CUSTODY_SOCKET "]", 0},
+    {"json", OPTION_JSON, NULL, 0, "Print JSON", 0},
+    {"timeout", OPTION_TIMEOUT, "SECONDS", 0, "Wait so long for an answer [30]", 0},
+    {0},
+};
+
+static const struct argp_option own_options[] = {
+    {"ticket", OPTION_TICKET, "TEXT", 0, "Why: goes into the record, up to 127 bytes", 1},
+    {"generation", OPTION_GENERATION, "N", 0, "This generation [the active, else the newest]", 1},
+    {"vkey-out", OPTION_VKEY_OUT, "FILE", 0, "Write the log's verifier key to FILE", 1},
+    {0},
+};
+
+// ---- options that every command takes, before or after it ----
+
+static error_t parse_common(int key, char *value, struct argp_state *state)
+{
+    struct ctl *ctl = state->input;
+    switch (key) {
+    case OPTION_SOCKET:
+        ctl->socket = value;
+        return 0;
+    case OPTION_JSON:
+        ctl->json = true;
+        return 0;
+    case OPTION_TIMEOUT: {
+        uint64_t seconds = ctl_generation(value);
+        if (seconds == 0 || seconds > MAX_TIMEOUT_S)
+            argp_error(state, "--timeout=%s: must be 1 to %d seconds", value, MAX_TIMEOUT_S);
+        ctl->timeout_ms = (int)seconds * 1000;
+        return 0;
+    }
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static const struct argp common_argp = {.options = common_options, .parser = parse_common};
+
+// ---- one command's own line ----
+
+struct line {
+    const struct command *command;
+    struct ctl *ctl;
+};
+
+static void take_argument(struct line *line, char *value, struct argp_state *state)
+{
+    struct ctl *ctl = line->ctl;
+    if (ctl->argument_count >= line->command->max_arguments)
+        argp_error(state, "too many arguments: '%s'", value);
+    else
+        ctl->arguments[ctl->argument_count++] = value;
+    if (ctl->argument_count == 2 && line->command->generation_argument) {
+        ctl->generation = ctl_generation(value);
+        if (ctl->generation == 0)
+            argp_error(state, "GENERATION '%s': must be a number from 1", value);
+    }
+}
+
+static error_t parse_command(int key, char *value, struct argp_state *state)
+{
+    struct line *line = state->input;
+    switch (key) {
+    case ARGP_KEY_INIT:
+        state->child_inputs[0] = line->ctl;
+        return 0;
+    case OPTION_TICKET:
+        line->ctl->ticket = value;
+        return 0;
+    case OPTION_VKEY_OUT:
+        line->ctl->vkey_out = value;
+        return 0;
+    case OPTION_GENERATION:
+        line->ctl->generation = ctl_generation(value);
+        if (line->ctl->generation == 0)
+            argp_error(state, "--generation=%s: must be a number from 1", value);
+        return 0;
+    case ARGP_KEY_ARG:
+        take_argument(line, value, state);
+        return 0;
+    case ARGP_KEY_END:
+        if (line->ctl->argument_count < line->command->min_arguments)
+            argp_error(state, "%s is missing", line->command->arguments);
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static void parse_command_line(const struct command *command, int argc, char **argv,
+                               struct ctl *ctl)
+{
+    struct argp_option options[sizeof(own_options) / sizeof(own_options[0])] = {{0}};
+    size_t count = 0;
+    for (size_t i = 0; i < 3 && command->options[i] != 0; i++)
+        for (const struct argp_option *option = own_options; option->name != NULL; option++)
+            if (option->key == (int)command->options[i])
+                options[count++] = *option;
+    const struct argp_child children[] = {{&common_argp, 0, NULL, 0}, {0}};
+    const struct argp argp = {.options = options,
+                              .parser = parse_command,
+                              .args_doc = command->arguments,
+                              .doc = command->doc,
+                              .children = children};
+    static char name[80];
+    snprintf(name, sizeof(name), "custodyctl %s", command->words);
+    argv[0] = name;
+    struct line line = {.command = command, .ctl = ctl};
+    argp_parse(&argp, argc, argv, 0, NULL, &line);
+}
+
+// ---- the whole line ----
+
+struct whole {
+    struct ctl *ctl;
+    int first; // index in argv of the command's first word
+};
+
+static error_t parse_whole(int key, char *value, struct argp_state *state)
+{
+    struct whole *whole = state->input;
+    switch (key) {
+    case ARGP_KEY_INIT:
+        state->child_inputs[0] = whole->ctl;
+        return 0;
+    case ARGP_KEY_ARG:
+        whole->first = state->next - 1;
+        state->next = state->argc; // the rest is the command's
+        return 0;
+    case ARGP_KEY_NO_ARGS:
+        argp_error(state, "no command given");
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+// The list of commands in --help, from the table.
+static char *list_commands(int key, const char *text, void *input)
+{
+    char *list = NULL;
+    size_t size = 0;
+    if (key != ARGP_KEY_HELP_POST_DOC)
+        return (char *)text;
+    FILE *out = open_memstream(&list, &size);
+    if (out == NULL)
+        return NULL;
+    fputs("Commands:\n", out);
+    for (size_t i = 0; i < COMMANDS; i++)
+        fprintf(out, "  %s%s%s\n      %s\n", commands[i].words,
+                commands[i].arguments[0] != '\0' ? " " : "", commands[i].arguments,
+                commands[i].doc);
+    fputs("\n'custodyctl COMMAND --help' shows its options. Exit status: 0 done, 1 refused\n"
+          "or failed, 2 wrong usage, 3 the daemon cannot be reached.",
+          out);
+    fclose(out);
+    return list;
+}
+
+// The command whose words stand at argv[0]…; `*used` is how many they are.
+static const struct command *find_command(int argc, char **argv, int *used)
+{
+    for (size_t i = 0; i < COMMANDS; i++) {
+        const char *space = strchr(commands[i].words, ' ');
+        size_t length =
+            space != NULL ? (size_t)(space - commands[i].words) : strlen(commands[i].words);
+        if (strlen(argv[0]) != length || strncmp(argv[0], commands[i].words, length) != 0)
+            continue;
+        *used = space != NULL ? 2 : 1;
+        if (space == NULL || (argc > 1 && strcmp(argv[1], space + 1) == 0))
+            return &commands[i];
+    }
+    return NULL;
+}
+
+static enum ctl_exit run(const struct command *command, struct ctl *ctl)
+{
+    enum ctl_exit result = ctl_connect(ctl);
+    if (result == CTL_OK)
+        result = command->run(ctl);
+    custody_close(ctl->custody);
+    if ((fflush(stdout) != 0 || ferror(stdout)) && result == CTL_OK)
+        result = ctl_fail_here(ctl, "it was done, but the output could not be written");
+    return result;
+}
+
+int main(int argc, char **argv)
+{
+    static const struct argp_child children[] = {{&common_argp, 0, NULL, 0}, {0}};
+    static const struct argp argp = {
+        .parser = parse_whole,
+        .args_doc = "COMMAND [ARGUMENT...]",
+        .doc = "Initialise custodyd's token, declare keys, and see how things stand.\v ",
+        .children = children,
+        .help_filter = list_commands,
+    };
+    struct ctl ctl = {.socket = CUSTODY_SOCKET, .timeout_ms = DEFAULT_TIMEOUT_MS};
+    struct whole whole = {.ctl = &ctl};
+    argp_program_version = "custodyctl (custody) " PACKAGE_VERSION;
+    argp_err_exit_status = CTL_USAGE;
+    argp_parse(&argp, argc, argv, ARGP_IN_ORDER, NULL, &whole);
+    int used = 1;
+    const struct command *command = find_command(argc - whole.first, argv + whole.first, &used);
+    if (command == NULL) {
+        const char *second = whole.first + 1 < argc && used == 2 ? argv[whole.first + 1] : NULL;
+        fprintf(stderr, "custodyctl: unknown command '%s%s%s': see 'custodyctl --help'\n",
+                argv[whole.first], second != NULL ? " " : "", second != NULL ? second : "");
+        return CTL_USAGE;
+    }
+    snprintf(ctl.command, sizeof(ctl.command), "%s", command->words);
+    parse_command_line(command, argc - whole.first - (used - 1), argv + whole.first + (used - 1),
+                       &ctl);
+    return run(command, &ctl);
+}

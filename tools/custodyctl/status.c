@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+// custodyctl status: the daemon, its token and its log at a glance.
+#include <inttypes.h>
+
+#include "ctl.h"
+#include "print.h"
+
+static json_t *status_json(const struct custody_status *status)
+{
+    json_t *warnings = json_array();
+    for (size_t i = 0; i < status->warning_count; i++)
+        json_array_append_new(warnings, print_json_text(status->warnings[i]));
+    return json_pack(
+        "{so so so sb sb so sb so sI sI so so so so sI sI sI so}", "host",
+        print_json_text(status->host), "version", print_json_text(status->version), "started",
+        print_json_time(status->started_us), "initialised", (int)status->initialised,
+        "keeper_ready", (int)status->keeper_ready, "keeper_message",
+        print_json_text(status->keeper_message), "log_ready", (int)status->log_ready, "log_message",
+        print_json_text(status->log_message), "log_size", (json_int_t)status->log_size, "head_size",
+        (json_int_t)status->head_size, "log_root", print_json_text(status->log_root), "log_vkey",
+        print_json_text(status->log_vkey), "host_vkey", print_json_text(status->host_vkey), "token",
+        print_json_token(&status->token), "leases", (json_int_t)status->leases, "connections",
+        (json_int_t)status->connections, "keys", (json_int_t)status->keys, "warnings", warnings);
+}
+
+static void status_print(const struct custody_status *status)
+{
+    char started[PRINT_TIME_SIZE];
+    print_field("host", "%s", status->host);
+    print_field("daemon", "custodyd %s, since %s", status->version,
+                print_time(status->started_us, started));
+    print_field("keeper", "%s%s",
+                status->keeper_ready ? "ready" : "NOT READY: ", status->keeper_message);
+    print_field("token", "%s",
+                status->initialised ? "initialised"
+                                    : "not initialised: run 'custodyctl token init'");
+    if (status->token.label[0] != '\0')
+        print_field("", "'%s', %s, serial %s, %u sealed keys", status->token.label,
+                    status->token.model, status->token.serial, status->token.blobs);
+    print_field("log", "%s%s", status->log_ready ? "ready" : "NOT READY: ", status->log_message);
+    print_field("", "%" PRIu64 " records signed, %" PRIu64 " under the head in the token",
+                status->log_size, status->head_size);
+    print_field("keys", "%u generations", status->keys);
+    print_field("leases", "%u open", status->leases);
+    print_field("connections", "%u", status->connections);
+    print_long("log root", status->log_root);
+    print_long("log key", status->log_vkey);
+    print_long("host key", status->host_vkey);
+    for (size_t i = 0; i < status->warning_count; i++)
+        print_field("WARNING", "%s", status->warnings[i]);
+}
+
+enum ctl_exit status_show(struct ctl *ctl)
+{
+    struct custody_status status;
+    struct custody_error err;
+    if (custody_status(ctl->custody, &status, &err) < 0)
+        return ctl_fail(ctl, &err);
+    if (!ctl->json)
+        status_print(&status);
+    else if (print_json(status_json(&status)) < 0)
+        return ctl_fail_here(ctl, "the output could not be written");
+    return CTL_OK;
+}
