@@ -38,8 +38,8 @@ static void print_in_full(const struct custody_key *key)
     print_field("  activated", "%s", print_time(key->activated_us, text));
     if (key->deactivated_us != 0)
         print_field("  deactivated", "%s", print_time(key->deactivated_us, text));
-    print_field("  released", "%" PRIu64 " times, last: %s", key->releases,
-                print_time(key->released_us, text));
+    print_field("  releases", "%" PRIu64, key->releases);
+    print_field("  last release", "%s", print_time(key->released_us, text));
 }
 
 static void print_table(const struct custody_key *keys, size_t count)

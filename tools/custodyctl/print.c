@@ -38,6 +38,15 @@ void print_long(const char *name, const char *value)
     printf("%s\n  %s\n", name, value[0] != '\0' ? value : "none yet");
 }
 
+void print_ready(const char *name, bool ready, const char *why_not)
+{
+    if (ready)
+        print_field(name, "ready");
+    else
+        print_field(name, "NOT READY: %s",
+                    why_not[0] != '\0' ? why_not : "custodyd gave no reason");
+}
+
 const char *print_time(int64_t time_us, char text[PRINT_TIME_SIZE])
 {
     char rfc3339[RECORD_TIME_SIZE];

@@ -3,6 +3,7 @@
 #ifndef CUSTODYCTL_PRINT_H
 #define CUSTODYCTL_PRINT_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include <jansson.h>
@@ -17,6 +18,8 @@
 void print_field(const char *name, const char *format, ...) __attribute__((format(printf, 2, 3)));
 // A name on a line of its own and the value below it, unbroken, so that it can be copied.
 void print_long(const char *name, const char *value);
+// A part of the daemon: "ready", or why it is not.
+void print_ready(const char *name, bool ready, const char *why_not);
 // "2026-11-22 10:11:12 UTC"; "never" for 0. Returns `text`.
 const char *print_time(int64_t time_us, char text[PRINT_TIME_SIZE]);
 // Base64 as wg(8) writes it. Returns `text`.

@@ -34,19 +34,20 @@ enum ctl_exit ctl_connect(struct ctl *ctl)
 }
 
 // What the operator can do about it, where the code and the daemon's state tell.
-static const char *advice(struct ctl *ctl, enum custody_code code)
+static const char *advice(struct ctl *ctl, const struct custody_error *err)
 {
     struct custody_status status;
-    switch (code) {
+    switch (err->code) {
     case CUSTODY_PERMISSION_DENIED:
         return "the operator and auditor sections of custodyd.conf say who may do this";
     case CUSTODY_FAILED_PRECONDITION:
-        if (custody_status(ctl->custody, &status, NULL) == 0 && !status.initialised)
+        if (strstr(err->message, "token init") == NULL &&
+            custody_status(ctl->custody, &status, NULL) == 0 && !status.initialised)
             return "the token is not initialised: run 'custodyctl token init'";
         return NULL;
     case CUSTODY_UNAVAILABLE:
     case CUSTODY_DEADLINE_EXCEEDED:
-        return "'custodyctl status' and custodyd's own messages say more; try again after";
+        return "'custodyctl status' and custodyd's own messages say more";
     default:
         return NULL;
     }
@@ -56,7 +57,7 @@ enum ctl_exit ctl_fail(struct ctl *ctl, const struct custody_error *err)
 {
     fprintf(stderr, "custodyctl: %s: %s: %s\n", ctl->command, custody_code_name(err->code),
             err->message);
-    const char *what_to_do = advice(ctl, err->code);
+    const char *what_to_do = advice(ctl, err);
     if (what_to_do != NULL)
         fprintf(stderr, "custodyctl: %s\n", what_to_do);
     return CTL_FAILED;

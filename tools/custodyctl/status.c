@@ -29,19 +29,18 @@ static void status_print(const struct custody_status *status)
     print_field("host", "%s", status->host);
     print_field("daemon", "custodyd %s, since %s", status->version,
                 print_time(status->started_us, started));
-    print_field("keeper", "%s%s",
-                status->keeper_ready ? "ready" : "NOT READY: ", status->keeper_message);
+    print_ready("keeper", status->keeper_ready, status->keeper_message);
     print_field("token", "%s",
                 status->initialised ? "initialised"
                                     : "not initialised: run 'custodyctl token init'");
     if (status->token.label[0] != '\0')
         print_field("", "'%s', %s, serial %s, %u sealed keys", status->token.label,
                     status->token.model, status->token.serial, status->token.blobs);
-    print_field("log", "%s%s", status->log_ready ? "ready" : "NOT READY: ", status->log_message);
+    print_ready("log", status->log_ready, status->log_message);
     print_field("", "%" PRIu64 " records signed, %" PRIu64 " under the head in the token",
                 status->log_size, status->head_size);
-    print_field("keys", "%u generations", status->keys);
-    print_field("leases", "%u open", status->leases);
+    print_field("generations", "%u", status->keys);
+    print_field("open leases", "%u", status->leases);
     print_field("connections", "%u", status->connections);
     print_long("log root", status->log_root);
     print_long("log key", status->log_vkey);

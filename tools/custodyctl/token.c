@@ -169,8 +169,7 @@ enum ctl_exit token_status(struct ctl *ctl)
     }
     print_field("initialised", "%s",
                 status.initialised ? "yes" : "no: run 'custodyctl token init'");
-    print_field("keeper", "%s%s",
-                status.keeper_ready ? "ready" : "NOT READY: ", status.keeper_message);
+    print_ready("keeper", status.keeper_ready, status.keeper_message);
     if (status.token.label[0] != '\0')
         print_token(&status.token);
     print_long("log key", status.log_vkey);
