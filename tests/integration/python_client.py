@@ -7,7 +7,6 @@ import datetime
 import hashlib
 import importlib.util
 import json
-import os
 import pathlib
 import re
 import socket

@@ -31,7 +31,7 @@ enum ctl_exit key_generate(struct ctl *ctl)
 static void print_in_full(const struct custody_key *key)
 {
     char text[PRINT_TIME_SIZE], base64[PRINT_BASE64_SIZE];
-    print_field(key->name, "generation %" PRIu64, key->generation);
+    printf("%s generation %" PRIu64 "\n", key->name, key->generation);
     print_field("  state", "%s", custody_key_state_name(key->state));
     print_field("  public key", "%s", print_key(key->public_key, base64));
     print_field("  generated", "%s", print_time(key->generated_us, text));

@@ -1,0 +1,361 @@
+# SPDX-License-Identifier: Apache-2.0
+"""custodyctl on the real stack: every command in words and in JSON, each exit code, and errors that say what to do."""
+
+import base64
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+
+import pytest
+
+import python_client
+from python_client import Client
+
+DONE, FAILED, USAGE, UNREACHABLE = 0, 1, 2, 3
+PUBLIC_KEY = re.compile(r"[A-Za-z0-9+/]{43}=")
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
+
+
+def ok(done):
+    """The output of a command that succeeded, and that fits a terminal."""
+    assert (done.returncode, done.stderr) == (DONE, "")
+    for line in done.stdout.splitlines():
+        assert len(line) <= 80
+    return done.stdout
+
+
+def ok_json(stack, *args):
+    done = stack.ctl("--json", *args)
+    assert (done.returncode, done.stderr) == (DONE, "")
+    return json.loads(done.stdout)
+
+
+def failed(done, code, *words):
+    assert done.returncode == code
+    assert done.stdout == ""
+    for word in words:
+        assert word in done.stderr
+    return done.stderr
+
+
+@pytest.fixture
+def bare(new_stack):
+    """Started, not initialised."""
+    stack = new_stack()
+    stack.start()
+    return stack
+
+
+def apply(stack, key):
+    """Releases a key and reports it applied, as an applier does."""
+    with Client(stack.socket) as client:
+        client.report(client.release(key, stack.log_vkey.read_text()).lease)
+
+
+# ---- token ----
+
+def test_token_init(bare, tmp_path):
+    failed(bare.ctl("key", "list"), FAILED, "FAILED_PRECONDITION", "custodyctl token init")
+    assert "custodyctl token init" in ok(bare.ctl("status"))
+    pinned = tmp_path / "log.vkey"
+    told = ok(bare.ctl("token", "init", f"--vkey-out={pinned}"))
+    vkey = pinned.read_text()
+    assert vkey.endswith("\n") and vkey.strip() in told
+    assert pinned.stat().st_mode & 0o777 == 0o644 & ~_umask()
+    assert python_client.parse_vkey(vkey).name == "alpha/custody/log"
+    first = bare.records()[0]
+    assert (first["event"], first["log_vkey"]) == ("token.initialised", vkey.strip())
+
+
+def _umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_token_init_again_changes_nothing(bare, tmp_path):
+    first = ok_json(bare, "token", "init")
+    again = ok_json(bare, "token", "init")
+    assert (first.pop("already"), again.pop("already")) == (False, True)
+    assert first == again
+    assert first["token"]["label"] == "custody"
+    assert first["token"]["suite"] == "aes-gcm"
+    assert "nothing was changed" in ok(bare.ctl("token", "init"))
+    assert "log.vkey" in ok(bare.ctl("token", "init"))
+    assert [r["event"] for r in bare.records()].count("token.initialised") == 1
+
+
+def test_a_pinned_key_is_never_overwritten(bare, tmp_path):
+    pinned = tmp_path / "log.vkey"
+    ok(bare.ctl("token", "init", f"--vkey-out={pinned}"))
+    before = pinned.read_text()
+    ok(bare.ctl("token", "init", f"--vkey-out={pinned}"))
+    assert pinned.read_text() == before
+    other = b"\1" + python_client.nacl.signing.SigningKey.generate().verify_key.encode()
+    id = python_client.hashlib.sha256(b"alpha/custody/log\n" + other).digest()[:4].hex()
+    for text in ("", "not a key\n", f"alpha/custody/log+{id}+{base64.b64encode(other).decode()}\n"):
+        pinned.write_text(text)
+        done = bare.ctl("token", "init", f"--vkey-out={pinned}")
+        assert done.returncode == FAILED
+        assert str(pinned) in done.stderr
+        assert pinned.read_text() == text
+    done = bare.ctl("token", "init", f"--vkey-out={tmp_path}/no/such/folder/log.vkey")
+    assert done.returncode == FAILED and "no/such/folder" in done.stderr
+
+
+def test_token_probe(bare):
+    text = ok(bare.ctl("token", "probe"))
+    assert "The token can do all that custody needs." in text
+    probe = ok_json(bare, "token", "probe")
+    assert probe["fit"] is True
+    assert all(c["passed"] for c in probe["checks"] if c["required"])
+    assert len(probe["checks"]) >= 3
+
+
+def test_token_status(stack):
+    text = ok(stack.ctl("token", "status"))
+    assert stack.log_vkey.read_text().strip() in text
+    status = ok_json(stack, "token", "status")
+    assert status["initialised"] is True and status["keeper_ready"] is True
+    assert status["token"]["label"] == "custody"
+    assert status["token"]["blobs"] == 2 and status["token"]["leftovers"] == 0
+    assert status["log_vkey"] == stack.log_vkey.read_text().strip()
+    assert status["host_vkey"].startswith("alpha/custody/host+")
+
+
+# ---- key ----
+
+def test_key_generate(new_stack):
+    stack = new_stack()
+    stack.start()
+    stack.init()
+    text = ok(stack.ctl("key", "generate", "wga", "--ticket=NET-1"))
+    assert PUBLIC_KEY.search(text)[0] == ok(stack.ctl("key", "show", "wga")).strip()
+    key = ok_json(stack, "key", "generate", "wgb", "--ticket", "NET-2")
+    assert (key["name"], key["generation"], key["state"], key["releases"]) == ("wgb", 1, "pre-active", 0)
+    assert TIME.fullmatch(key["generated"]) and key["activated"] is None
+    generated = [r for r in stack.records() if r["event"] == "key.generated"]
+    assert [(r["key"], r["generation"], r["ticket"]) for r in generated] == [("wga", 1, "NET-1"), ("wgb", 1, "NET-2")]
+    failed(stack.ctl("key", "generate", "wga"), FAILED, "ALREADY_EXISTS", "wga")
+
+
+def test_key_generate_refuses(stack):
+    failed(stack.ctl("key", "generate", "undeclared"), FAILED, "NOT_FOUND", "undeclared")
+    failed(stack.ctl("key", "generate", "../wga"), FAILED, "INVALID_ARGUMENT")
+    failed(stack.ctl("key", "generate", "wga", "--ticket=" + "t" * 128), FAILED, "INVALID_ARGUMENT")
+
+
+def test_key_list(stack):
+    text = ok(stack.ctl("key", "list"))
+    lines = text.splitlines()
+    assert lines[0].split() == ["NAME", "GEN", "STATE", "PUBLIC", "KEY"]
+    rows = [line.split() for line in lines[1:]]
+    assert [row[:3] for row in rows] == [["wga", "1", "pre-active"], ["wgb", "1", "pre-active"]]
+    assert all(PUBLIC_KEY.fullmatch(row[3]) for row in rows)
+    keys = ok_json(stack, "key", "list")
+    assert [k["public_key"] for k in keys] == [row[3] for row in rows]
+    only = ok_json(stack, "key", "list", "wgb")
+    assert only == keys[1:]
+    failed(stack.ctl("key", "list", "nosuch"), FAILED, "nosuch")
+
+
+def test_key_list_in_full(stack):
+    apply(stack, "wga")
+    text = ok(stack.ctl("key", "list", "wga"))
+    assert re.search(r"^wga generation 1$", text, re.M)
+    assert re.search(r"^  state +active$", text, re.M)
+    assert re.search(r"^  releases +1$", text, re.M)
+    assert re.search(r"^  activated +\d{4}-", text, re.M)
+    [key] = ok_json(stack, "key", "list", "wga")
+    assert key["state"] == "active" and key["releases"] == 1
+    assert TIME.fullmatch(key["activated"]) and TIME.fullmatch(key["released"])
+
+
+def test_no_keys_yet(bare):
+    bare.init()
+    assert "custodyctl key generate" in ok(bare.ctl("key", "list"))
+    assert ok_json(bare, "key", "list") == []
+
+
+def test_key_show_follows_the_active_generation(stack):
+    first = ok(stack.ctl("key", "show", "wga"))
+    assert re.fullmatch(PUBLIC_KEY.pattern + r"\n", first)
+    apply(stack, "wga")
+    ok(stack.ctl("key", "generate", "wga"))
+    assert ok(stack.ctl("key", "show", "wga")) == first
+    second = ok(stack.ctl("key", "show", "wga", "--generation=2"))
+    assert second != first
+    assert ok_json(stack, "key", "show", "wga", "--generation=2")["public_key"] == second.strip()
+    assert ok_json(stack, "key", "show", "wga")["generation"] == 1
+    failed(stack.ctl("key", "show", "wga", "--generation=3"), FAILED, "no generation 3")
+    failed(stack.ctl("key", "show", "nosuch"), FAILED, "nosuch")
+
+
+def test_key_publish(stack):
+    done = stack.ctl("key", "publish", "wga", "--ticket=NET-3")
+    assert (done.returncode, done.stderr) == (DONE, "")
+    note = done.stdout
+    key = python_client.parse_vkey(ok_json(stack, "status")["host_vkey"])
+    lines = python_client.open_note(note, key)
+    assert lines[0] == "custody bundle v1"
+    fields = dict(line.split(" ", 1) for line in lines[1:])
+    assert list(fields) == ["host", "key", "generation", "public-key", "not-before", "not-after"]
+    assert (fields["host"], fields["key"], fields["generation"]) == ("alpha", "wga", "1")
+    assert fields["public-key"] == stack.public_key("wga")
+    [record] = [r for r in stack.records() if r["event"] == "key.published"]
+    assert (record["ticket"], record["not_before"], record["not_after"]) == (
+        "NET-3", fields["not-before"], fields["not-after"])
+    again = ok_json(stack, "key", "publish", "wga", "--generation=1")["bundle"]
+    assert python_client.open_note(again, key)[:5] == lines[:5]
+    failed(stack.ctl("key", "publish", "wga", "--generation=9"), FAILED, "NOT_FOUND")
+
+
+def test_key_destroy(stack):
+    apply(stack, "wga")
+    failed(stack.ctl("key", "destroy", "wga", "1"), FAILED, "FAILED_PRECONDITION", "active")
+    text = ok(stack.ctl("key", "destroy", "wgb", "1", "--ticket=NET-4"))
+    assert "wgb generation 1 is destroyed" in text
+    events = [r for r in stack.records() if r.get("key") == "wgb"]
+    assert [r["event"] for r in events[-2:]] == ["key.destroying", "key.destroyed"]
+    assert events[-2]["ticket"] == "NET-4"
+    failed(stack.ctl("key", "show", "wgb"), FAILED, "no active or pre-active generation")
+    failed(stack.ctl("key", "destroy", "wgb", "7"), FAILED, "NOT_FOUND")
+    ok(stack.ctl("key", "generate", "wgb"))
+    assert ok_json(stack, "key", "show", "wgb")["generation"] == 2
+    assert ok_json(stack, "key", "destroy", "wgb", "2")["state"] == "destroyed"
+    assert ok_json(stack, "status")["token"]["blobs"] == 1
+
+
+# ---- status ----
+
+def test_status(stack):
+    text = ok(stack.ctl("status"))
+    assert re.search(r"^host +alpha$", text, re.M)
+    assert re.search(r"^keeper +ready$", text, re.M)
+    assert re.search(r"^log +ready$", text, re.M)
+    assert stack.log_vkey.read_text().strip() in text
+    status = ok_json(stack, "status")
+    assert status["host"] == "alpha"
+    assert status["initialised"] and status["keeper_ready"] and status["log_ready"]
+    assert status["log_size"] == len(stack.records())
+    assert len(base64.b64decode(status["log_root"])) == 32
+    assert (status["keys"], status["leases"]) == (2, 0)
+    assert status["connections"] >= 1
+    assert TIME.fullmatch(status["started"])
+    with Client(stack.socket) as client:
+        client.release("wga", stack.log_vkey.read_text())
+        assert ok_json(stack, "status")["leases"] == 1
+
+
+# ---- what goes wrong ----
+
+def test_nobody_there(stack):
+    stack.stop()
+    words = failed(stack.ctl("status"), UNREACHABLE, str(stack.socket), "is custodyd running?")
+    assert words.count("\n") == 1
+    done = stack.run(stack.program("custodyctl"), "--socket=/nonexistent/socket", "key", "list")
+    failed(done, UNREACHABLE, "/nonexistent/socket", "is custodyd running?")
+
+
+def test_not_a_socket(stack):
+    done = stack.run(stack.program("custodyctl"), f"--socket={stack.config}", "status")
+    failed(done, UNREACHABLE, str(stack.config), "not a socket")
+    done = stack.run(stack.program("custodyctl"), f"--socket=/{'x' * 200}", "status")
+    failed(done, UNREACHABLE, "bytes long")
+
+
+def as_nobody(stack, *args):
+    """custodyctl as nobody, from a copy: the build folder may be closed to others."""
+    built = stack.builddir / ".libs"
+    for path in (built / "custodyctl", built / "libcustody.so.0"):
+        shutil.copy(path, stack.dir)
+    return subprocess.run([stack.dir / "custodyctl", f"--socket={stack.socket}", *args], cwd="/", user=65534, group=65534,
+                          extra_groups=[], env={"LD_LIBRARY_PATH": str(stack.dir)}, capture_output=True, text=True,
+                          timeout=60)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root to become another uid")
+def test_no_permission_to_connect(stack):
+    failed(as_nobody(stack, "status"), UNREACHABLE, "PERMISSION_DENIED", str(stack.socket), "group 'root'")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root to become another uid")
+def test_no_permission_to_do_it(new_stack):
+    stack = new_stack(socket_mode="0666")
+    stack.start()
+    stack.init()
+    failed(as_nobody(stack, "key", "generate", "wga"), FAILED, "PERMISSION_DENIED", "custodyd.conf")
+    failed(as_nobody(stack, "token", "init"), FAILED, "PERMISSION_DENIED")
+    refused = {(r["actor"]["uid"], r["request"]) for r in stack.records() if r["event"] == "access.denied"}
+    assert (65534, "GenerateKey") in refused
+    assert ok_json(stack, "key", "list") == []
+
+
+def test_a_daemon_that_is_stopped(stack):
+    stack.custodyd.send_signal(signal.SIGSTOP)
+    try:
+        done = stack.ctl("--timeout=1", "status")
+    finally:
+        stack.custodyd.send_signal(signal.SIGCONT)
+    failed(done, UNREACHABLE, "DEADLINE_EXCEEDED", str(stack.socket))
+    ok(stack.ctl("status"))
+
+
+def test_something_else_behind_the_socket(stack, tmp_path):
+    path = tmp_path / "other.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(path))
+        listener.listen()
+
+        def talk():
+            with listener.accept()[0] as peer:
+                peer.recv(1024)
+                peer.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        thread = threading.Thread(target=talk)
+        thread.start()
+        done = stack.run(stack.program("custodyctl"), f"--socket={path}", "status")
+        thread.join()
+    failed(done, UNREACHABLE, "DATA_LOSS", "does not speak custody's protocol")
+
+
+@pytest.mark.parametrize("args", [
+    [], ["nosuch"], ["key"], ["key", "nosuch"], ["token"], ["status", "more"], ["key", "generate"],
+    ["key", "generate", "a", "b"], ["key", "destroy", "wga"], ["key", "destroy", "wga", "x"],
+    ["key", "destroy", "wga", "0"], ["key", "destroy", "wga", "-1"], ["key", "show", "wga", "--generation=x"],
+    ["key", "show", "wga", "--generation=18446744073709551616"], ["--timeout=0", "status"], ["--timeout=x", "status"],
+    ["--nosuch", "status"], ["status", "--nosuch"], ["status", "--ticket=x"], ["key", "list", "--generation=1"],
+])
+def test_usage(builddir, args):
+    done = subprocess.run([builddir / "custodyctl", "--socket=/nonexistent", *args], capture_output=True, text=True,
+                          timeout=60)
+    assert done.returncode == USAGE
+    assert "custodyctl" in done.stderr and done.stdout == ""
+
+
+def test_help_and_version(builddir):
+    def run(*args):
+        done = subprocess.run([builddir / "custodyctl", *args], capture_output=True, text=True, timeout=60)
+        return ok(done)
+
+    text = run("--help")
+    for command in ("token init", "token probe", "token status", "key generate NAME", "key list [NAME]",
+                    "key show NAME", "key publish NAME", "key destroy NAME GENERATION", "status"):
+        assert f"\n  {command}\n" in text
+    assert "--vkey-out" in run("token", "init", "--help")
+    assert "--ticket" in run("key", "destroy", "--help")
+    assert run("--version").startswith("custodyctl (custody) ")
+
+
+def test_output_that_cannot_be_written(stack):
+    with open("/dev/full", "w") as full:
+        for args in (("status",), ("--json", "key", "list")):
+            done = subprocess.run([stack.program("custodyctl"), f"--socket={stack.socket}", *args], stdout=full,
+                                  stderr=subprocess.PIPE, text=True, timeout=60)
+            assert done.returncode == FAILED
+            assert "could not be written" in done.stderr
