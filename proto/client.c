@@ -135,15 +135,14 @@ static int client_receive(struct custody *custody, uint64_t id, int64_t deadline
     return 0;
 }
 
-int client_call(struct custody *custody, Custody__V1__Request *request,
-                Custody__V1__Response__BodyCase expected, Custody__V1__Response **answer,
-                struct error *err)
+static int call_until(struct custody *custody, int64_t deadline, Custody__V1__Request *request,
+                      Custody__V1__Response__BodyCase expected, Custody__V1__Response **answer,
+                      struct error *err)
 {
     *answer = NULL;
     if (custody->connection == NULL)
         return error_set(err, ERROR_UNAVAILABLE,
                          "the connection to custodyd has ended: connect again");
-    int64_t deadline = connection_deadline(custody->timeout_ms);
     if (client_send(custody, request, deadline, err) < 0 ||
         client_receive(custody, request->id, deadline, answer, err) < 0)
         goto cleanup;
@@ -163,7 +162,16 @@ cleanup:
     return -1;
 }
 
-static int client_hello(struct custody *custody, const char *name, struct error *err)
+int client_call(struct custody *custody, Custody__V1__Request *request,
+                Custody__V1__Response__BodyCase expected, Custody__V1__Response **answer,
+                struct error *err)
+{
+    return call_until(custody, connection_deadline(custody->timeout_ms), request, expected, answer,
+                      err);
+}
+
+static int client_hello(struct custody *custody, int64_t deadline, const char *name,
+                        struct error *err)
 {
     Custody__V1__Hello hello = CUSTODY__V1__HELLO__INIT;
     hello.version = CLIENT_PROTOCOL_VERSION;
@@ -172,7 +180,8 @@ static int client_hello(struct custody *custody, const char *name, struct error 
     request.body_case = CUSTODY__V1__REQUEST__BODY_HELLO;
     request.hello = &hello;
     Custody__V1__Response *answer = NULL;
-    if (client_call(custody, &request, CUSTODY__V1__RESPONSE__BODY_HELLO, &answer, err) < 0)
+    if (call_until(custody, deadline, &request, CUSTODY__V1__RESPONSE__BODY_HELLO, &answer, err) <
+        0)
         return -1;
     int result = 0;
     if (answer->hello->version != CLIENT_PROTOCOL_VERSION)
@@ -215,7 +224,7 @@ int custody_connect(const struct custody_options *options, struct custody **out,
     int64_t deadline = connection_deadline(custody->timeout_ms);
     if (connection_open(path, deadline, &custody->connection, &error) < 0)
         goto cleanup;
-    if (client_hello(custody, options->client, &error) < 0)
+    if (client_hello(custody, deadline, options->client, &error) < 0)
         goto cleanup;
     *out = custody;
     return 0;
