@@ -37,7 +37,7 @@ struct arguments {
     uid_t client_uid;
 };
 
-enum option {
+enum option_key {
     OPTION_HOST = 256,
     OPTION_TOKEN,
     OPTION_AUDIT,

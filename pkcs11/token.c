@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Finding, opening and logging in to the token.
+#include <config.h>
+
 #include "token.h"
 
 #include <signal.h>
