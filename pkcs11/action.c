@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0
+// Release, publish, adopt, destroy: each takes its arguments from the record and from nowhere else.
+#include "action.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include <sodium.h>
+
+#include "bundle.h"
+
+#define RELEASABLE 2 // the highest generations of a key in the token
+
+_Static_assert(KEEPER_BOX_SIZE == SEAL_KEY_SIZE + crypto_box_SEALBYTES, "a box holds one key");
+
+// The one event under which each action is done.
+static const struct {
+    const char *name;
+    enum record_event event;
+} actions[] = {
+    [KEEPER_ACTION_INIT] = {"INIT", RECORD_TOKEN_INITIALISED},
+    [KEEPER_ACTION_ADOPT] = {"ADOPT", RECORD_KEY_GENERATED},
+    [KEEPER_ACTION_RELEASE] = {"RELEASE", RECORD_RELEASE_GRANTED},
+    [KEEPER_ACTION_DESTROY] = {"DESTROY", RECORD_KEY_DESTROYING},
+    [KEEPER_ACTION_PUBLISH] = {"PUBLISH", RECORD_KEY_PUBLISHED},
+};
+#define ACTIONS (sizeof(actions) / sizeof(actions[0]))
+
+static int check_fits(const struct keeper_entry *entry, struct error *err)
+{
+    if (entry->action == KEEPER_ACTION_NONE)
+        return 0;
+    if (entry->action >= ACTIONS)
+        return error_set(err, ERROR_INVALID_ARGUMENT, "action %u is unknown",
+                         (unsigned)entry->action);
+    if (entry->record.event == actions[entry->action].event)
+        return 0;
+    const char *event = record_event_name(entry->record.event);
+    return error_set(err, ERROR_PERMISSION_DENIED, "%s is done under %s, not under %s",
+                     actions[entry->action].name, record_event_name(actions[entry->action].event),
+                     event != NULL ? event : "an unknown event");
+}
+
+// Whether the token holds any object of that name.
+static bool holds(const struct vault *vault, const struct record *record)
+{
+    return blobs_find(vault->blobs, record->key, record->generation, true) != NULL ||
+           blobs_find(vault->blobs, record->key, record->generation, false) != NULL;
+}
+
+int action_check(const struct vault *vault, const struct keeper_entry *entry, struct error *err)
+{
+    const struct record *record = &entry->record;
+    bool first = record->seq == 0;
+    if (first != (record->event == RECORD_TOKEN_INITIALISED))
+        return error_set(err, ERROR_FAILED_PRECONDITION,
+                         "record 0 must be token.initialised, and no other may be");
+    if (first && vault_check_initialised(vault, record, err) != 0)
+        return -1;
+    if (record->event == RECORD_LOG_KEY_CHANGED)
+        return error_set(err, ERROR_FAILED_PRECONDITION,
+                         "a change of the log's key is not offered by this keeper");
+    if (record->event == RECORD_KEY_DESTROYED && holds(vault, record))
+        return error_set(err, ERROR_FAILED_PRECONDITION,
+                         "it says that %s generation %" PRIu64
+                         " is destroyed, but the token still holds it",
+                         record->key, record->generation);
+    return check_fits(entry, err);
+}
+
+bool action_changes(enum keeper_action action)
+{
+    return action == KEEPER_ACTION_ADOPT || action == KEEPER_ACTION_DESTROY;
+}
+
+bool action_needs_head(enum keeper_action action)
+{
+    return action == KEEPER_ACTION_INIT || action == KEEPER_ACTION_DESTROY;
+}
+
+// Unseals the record's key into the seal's buffer, and makes sure that it is the one the record
+// names.
+static int unseal_named(struct vault *vault, const struct blob *blob, const struct record *record,
+                        struct error *err)
+{
+    uint8_t public_key[RECORD_KEY_SIZE];
+    if (vault_unseal(vault, blob, public_key, err) != 0)
+        return -1;
+    if (sodium_memcmp(public_key, record->public_key, sizeof(public_key)) != 0)
+        return error_set(err, ERROR_PERMISSION_DENIED,
+                         "%s generation %" PRIu64
+                         " in the token has another public key than the record names",
+                         record->key, record->generation);
+    return 0;
+}
+
+static const struct blob *find_adopted(struct vault *vault, const struct record *record,
+                                       struct error *err)
+{
+    const struct blob *blob = blobs_find(vault->blobs, record->key, record->generation, true);
+    if (blob == NULL)
+        error_set(err, ERROR_NOT_FOUND, "the token holds no key %s generation %" PRIu64 "%s",
+                  record->key, record->generation,
+                  holds(vault, record) ? " that was recorded as generated" : "");
+    return blob;
+}
+
+// What can be refused without touching the key.
+static int check_release(struct vault *vault, const struct blob *blob, const struct record *record,
+                         struct error *err)
+{
+    if (record->lease[0] == '\0')
+        return error_set(err, ERROR_INVALID_ARGUMENT, "a release needs a lease in its record");
+    if (sodium_is_zero(record->applier_public_key, sizeof(record->applier_public_key)))
+        return error_set(err, ERROR_INVALID_ARGUMENT,
+                         "a release needs the applier's public key in its record");
+    if (blob->purpose != PURPOSE_WIREGUARD ||
+        (record->purpose != PURPOSE_NONE && record->purpose != blob->purpose))
+        return error_set(err, ERROR_PERMISSION_DENIED,
+                         "%s generation %" PRIu64 " is sealed for another purpose", record->key,
+                         record->generation);
+    if (blobs_above(vault->blobs, record->key, record->generation) >= RELEASABLE)
+        return error_set(err, ERROR_FAILED_PRECONDITION,
+                         "%s generation %" PRIu64
+                         " is not among the %d highest in the token, which alone are released",
+                         record->key, record->generation, RELEASABLE);
+    return 0;
+}
+
+static int release(struct vault *vault, struct pace *pace, int64_t now_us,
+                   const struct record *record, struct keeper_entry_result *result,
+                   struct error *err)
+{
+    const struct blob *blob = find_adopted(vault, record, err);
+    if (blob == NULL || check_release(vault, blob, record, err) != 0)
+        return -1;
+    if (!pace_take(pace, now_us))
+        return error_set(err, ERROR_RESOURCE_EXHAUSTED,
+                         "the keeper lets out %" PRIu64 " keys a second and no more",
+                         pace->per_second);
+    int done = unseal_named(vault, blob, record, err);
+    if (done == 0 && crypto_box_seal(result->box, seal_key(vault->seal), SEAL_KEY_SIZE,
+                                     record->applier_public_key) != 0)
+        done = error_set(err, ERROR_INVALID_ARGUMENT,
+                         "the applier's public key is a point of low order");
+    seal_wipe(vault->seal);
+    return done;
+}
+
+static int publish(struct vault *vault, const struct record *record,
+                   struct keeper_entry_result *result, struct error *err)
+{
+    const struct blob *blob = find_adopted(vault, record, err);
+    if (blob == NULL)
+        return -1;
+    int done = unseal_named(vault, blob, record, err);
+    seal_wipe(vault->seal);
+    if (done != 0)
+        return -1;
+    if (record->not_before_us >= record->not_after_us)
+        return error_set(err, ERROR_INVALID_ARGUMENT, "a bundle must end after it begins");
+    struct bundle bundle;
+    char text[BUNDLE_TEXT_MAX];
+    size_t length = 0;
+    bundle_from_record(&bundle, record);
+    if (bundle_format(&bundle, text) < 0)
+        return error_set(err, ERROR_INVALID_ARGUMENT, "a bundle's time is out of range");
+    return sign_note(&vault->host_signer, vault->token, text, result->bundle, &length, err);
+}
+
+static int adopt(struct vault *vault, const struct record *record, struct error *err)
+{
+    // Done already where a crash came between the adoption and its answer.
+    const struct blob *blob = blobs_find(vault->blobs, record->key, record->generation, true);
+    bool again = blob != NULL;
+    if (!again)
+        blob = blobs_find(vault->blobs, record->key, record->generation, false);
+    if (blob == NULL)
+        return error_set(err, ERROR_NOT_FOUND, "the token holds no new key %s generation %" PRIu64,
+                         record->key, record->generation);
+    if (blob->purpose != record->purpose)
+        return error_set(err, ERROR_PERMISSION_DENIED,
+                         "%s generation %" PRIu64 " is sealed for another purpose than the record "
+                         "names",
+                         record->key, record->generation);
+    int done = unseal_named(vault, blob, record, err);
+    seal_wipe(vault->seal);
+    if (done != 0 || again)
+        return done;
+    return blobs_adopt(vault->blobs, record->key, record->generation, err);
+}
+
+int action_perform(struct vault *vault, struct pace *pace, int64_t now_us,
+                   const struct keeper_entry *entry, struct keeper_entry_result *result,
+                   struct error *err)
+{
+    const struct record *record = &entry->record;
+    switch ((enum keeper_action)entry->action) {
+    case KEEPER_ACTION_NONE:
+    case KEEPER_ACTION_INIT: // action_check has compared the record with the token
+        return 0;
+    case KEEPER_ACTION_ADOPT:
+        return adopt(vault, record, err);
+    case KEEPER_ACTION_RELEASE:
+        return release(vault, pace, now_us, record, result, err);
+    case KEEPER_ACTION_DESTROY:
+        return blobs_destroy(vault->blobs, record->key, record->generation, err);
+    case KEEPER_ACTION_PUBLISH:
+        return publish(vault, record, result, err);
+    }
+    return error_set(err, ERROR_INVALID_ARGUMENT, "action %u is unknown", (unsigned)entry->action);
+}

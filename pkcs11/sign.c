@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+// Ed25519 in the token, and notes made with it.
+#include "sign.h"
+
+#include <string.h>
+
+#include <sodium.h>
+
+int sign_setup(struct signer *signer, const struct keys *keys, enum keys_role role,
+               const char *name, struct error *err)
+{
+    memset(signer, 0, sizeof(*signer));
+    signer->key = keys->handle[role];
+    return note_key_make(&signer->verifier, name, keys->public_key[role], err);
+}
+
+int sign_ed25519(struct token *token, CK_OBJECT_HANDLE key, const void *data, size_t length,
+                 uint8_t signature[NOTE_SIGNATURE_SIZE], struct error *err)
+{
+    CK_FUNCTION_LIST *p11 = token_module(token);
+    CK_MECHANISM mechanism = {CKM_EDDSA, NULL, 0};
+    CK_RV rv = p11->C_SignInit(token_session(token), &mechanism, key);
+    if (rv != CKR_OK)
+        return token_fail(token, rv, "C_SignInit (EdDSA)", err);
+    CK_ULONG got = NOTE_SIGNATURE_SIZE;
+    rv = p11->C_Sign(token_session(token), (CK_BYTE_PTR)data, (CK_ULONG)length, signature, &got);
+    if (rv != CKR_OK)
+        return token_fail(token, rv, "C_Sign (EdDSA)", err);
+    if (got != NOTE_SIGNATURE_SIZE)
+        return error_set(err, ERROR_INTERNAL, "C_Sign (EdDSA) gave %lu bytes, not %d",
+                         (unsigned long)got, NOTE_SIGNATURE_SIZE);
+    return 0;
+}
+
+int sign_note(struct signer *signer, struct token *token, const char *text, char note[NOTE_MAX],
+              size_t *length, struct error *err)
+{
+    uint8_t signature[NOTE_SIGNATURE_SIZE];
+    if (sign_ed25519(token, signer->key, text, strlen(text), signature, err) != 0)
+        return -1;
+    if (!signer->proven) {
+        if (crypto_sign_verify_detached(signature, (const unsigned char *)text, strlen(text),
+                                        signer->verifier.public_key) != 0)
+            return error_set(err, ERROR_DATA_LOSS,
+                             "token '%s': what it signs as %s does not verify with the public key "
+                             "that it holds beside",
+                             token_describe(token)->label, signer->verifier.name);
+        signer->proven = true;
+    }
+    return note_format(text, &signer->verifier, signature, note, NOTE_MAX, length, err);
+}

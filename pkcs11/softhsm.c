@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+// SoftHSM's folder: C_Login truncates and rewrites token.object, so a kill in between leaves it
+// empty and the token lost.
+#include <config.h>
+
+#include "softhsm.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define OBJECT     "token.object"
+#define OBJECT_NEW "token.object.mending"
+#define OBJECT_MAX 65536 // bytes; a real one has a few hundred
+
+// Opens the configuration where SoftHSM looks for it (softhsm2.conf(5)).
+static FILE *open_configuration(void)
+{
+    const char *named = getenv("SOFTHSM2_CONF");
+    if (named != NULL)
+        return fopen(named, "re");
+    const char *home = getenv("HOME");
+    char path[PATH_MAX];
+    if (home != NULL && snprintf(path, sizeof(path), "%s/.config/softhsm2/softhsm2.conf", home) <
+                            (int)sizeof(path)) {
+        FILE *file = fopen(path, "re");
+        if (file != NULL)
+            return file;
+    }
+    return fopen("/etc/softhsm/softhsm2.conf", "re");
+}
+
+// The value of "directories.tokendir = PATH" in `line`, trimmed in place, or NULL.
+static char *tokendir_of(char *line)
+{
+    static const char name[] = "directories.tokendir";
+    while (isspace((unsigned char)*line))
+        line++;
+    if (strncmp(line, name, sizeof(name) - 1) != 0)
+        return NULL;
+    char *value = line + sizeof(name) - 1;
+    while (isspace((unsigned char)*value))
+        value++;
+    if (*value != '=')
+        return NULL;
+    value++;
+    while (isspace((unsigned char)*value))
+        value++;
+    size_t length = strlen(value);
+    while (length > 0 && isspace((unsigned char)value[length - 1]))
+        value[--length] = '\0';
+    return length > 0 ? value : NULL;
+}
+
+int softhsm_folder_open(void)
+{
+    FILE *file = open_configuration();
+    if (file == NULL)
+        return -1;
+    int folder = -1;
+    char line[PATH_MAX + 64];
+    while (folder < 0 && fgets(line, sizeof(line), file) != NULL) {
+        const char *path = tokendir_of(line);
+        if (path != NULL)
+            folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    }
+    fclose(file);
+    return folder;
+}
+
+int softhsm_sync(int folder, struct error *err)
+{
+    if (folder >= 0 && syncfs(folder) != 0)
+        return error_set(err, ERROR_UNAVAILABLE, "the token's folder: syncfs: %s", strerror(errno));
+    return 0;
+}
+
+static int write_all(int fd, const char *data, size_t length)
+{
+    while (length > 0) {
+        ssize_t step = write(fd, data, length);
+        if (step < 0 && errno == EINTR)
+            continue;
+        if (step <= 0)
+            return -1;
+        data += step;
+        length -= (size_t)step;
+    }
+    return 0;
+}
+
+// Reads the provisioning copy. Returns its length, 0 when there is none or it is empty, -1 on
+// error.
+static ssize_t read_copy(int token, char *data, size_t size)
+{
+    int fd = openat(token, SOFTHSM_COPY, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return errno == ENOENT ? 0 : -1;
+    ssize_t got;
+    do
+        got = read(fd, data, size);
+    while (got < 0 && errno == EINTR);
+    int saved = errno;
+    close(fd);
+    errno = saved;
+    return got;
+}
+
+static int replace_object(int token, const char *data, size_t length)
+{
+    int fd = openat(token, OBJECT_NEW, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return -1;
+    int failed = write_all(fd, data, length) != 0 || fsync(fd) != 0;
+    if (close(fd) != 0 || failed)
+        return -1;
+    if (renameat(token, OBJECT_NEW, token, OBJECT) != 0)
+        return -1;
+    return fsync(token);
+}
+
+// Whether the token in this folder lost its token.object, or has an empty one.
+static bool is_emptied(int token)
+{
+    struct stat info;
+    if (fstatat(token, OBJECT, &info, AT_SYMLINK_NOFOLLOW) != 0)
+        return errno == ENOENT;
+    return S_ISREG(info.st_mode) && info.st_size == 0;
+}
+
+// Returns 1 when the token in folder `name` was mended, 0 when it needed nothing or has no copy, -1
+// with `err`.
+static int mend_one(int folder, const char *name, struct error *err)
+{
+    int token = openat(folder, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (token < 0)
+        return 0;
+    int result = 0;
+    if (is_emptied(token)) {
+        char data[OBJECT_MAX];
+        ssize_t length = read_copy(token, data, sizeof(data));
+        if (length > 0)
+            result = replace_object(token, data, (size_t)length) == 0 ? 1 : -1;
+        if (length < 0 || result < 0)
+            result = error_set(err, ERROR_UNAVAILABLE,
+                               "SoftHSM token %s: its " OBJECT " is empty and cannot be put back "
+                               "from " SOFTHSM_COPY ": %s",
+                               name, strerror(errno));
+    }
+    close(token);
+    return result;
+}
+
+int softhsm_mend(char *notice, size_t size, struct error *err)
+{
+    notice[0] = '\0';
+    int folder = softhsm_folder_open();
+    if (folder < 0)
+        return 0;
+    DIR *list = fdopendir(folder);
+    if (list == NULL) {
+        close(folder);
+        return error_set(err, ERROR_UNAVAILABLE, "SoftHSM's tokens folder: %s", strerror(errno));
+    }
+    int mended = 0;
+    const struct dirent *entry;
+    while (mended >= 0 && (entry = readdir(list)) != NULL) {
+        if (entry->d_name[0] == '.')
+            continue;
+        int step = mend_one(folder, entry->d_name, err);
+        if (step < 0) {
+            mended = -1;
+        } else if (step > 0) {
+            mended++;
+            snprintf(notice, size,
+                     "SoftHSM token %s: a crash had emptied its " OBJECT
+                     "; put back from the copy made at provisioning",
+                     entry->d_name);
+        }
+    }
+    closedir(list);
+    return mended;
+}

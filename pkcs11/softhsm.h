@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+// What SoftHSM needs beyond PKCS#11: mending a token.object that a crash emptied, and making its
+// files durable.
+#ifndef PKCS11_SOFTHSM_H
+#define PKCS11_SOFTHSM_H
+
+#include <stddef.h>
+
+#include "error.h"
+
+// The copy of token.object that provisioning leaves beside it. SoftHSM reads only names that end in
+// ".object".
+#define SOFTHSM_COPY "token.object.provisioned"
+
+// Puts the provisioning copy back where a token's token.object has 0 bytes or is gone, in the
+// tokens folder that SoftHSM's configuration names. To be called before C_Initialize. `notice`
+// (room for `size` bytes) says what was put back, "" when nothing was. Returns how many, or -1 with
+// `err`. No SoftHSM configuration is no error.
+int softhsm_mend(char *notice, size_t size, struct error *err);
+
+// Opens SoftHSM's tokens folder for softhsm_sync. Returns a descriptor, or -1 when there is none.
+int softhsm_folder_open(void);
+// Makes the files of the folder durable: SoftHSM itself never calls fsync.
+int softhsm_sync(int folder, struct error *err);
+
+#endif
