@@ -28,7 +28,9 @@ enum exit_status {
     EXIT_NO_DEVICE = 4
 };
 
-const char *argp_program_version = "custody-applier (custody) " PACKAGE_VERSION;
+// Exported in spite of -fvisibility=hidden: argp looks it up from libc.
+__attribute__((visibility("default"))) const char *argp_program_version =
+    "custody-applier (custody) " PACKAGE_VERSION;
 
 enum {
     OPTION_SOCKET = 256,

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Backoff by the kind of failure, and a sliding window of releases.
+#include "config.h"
+
 #include "retry.h"
 
 #include <stdio.h>
