@@ -4,9 +4,6 @@
 
 #include "retry.h"
 
-#include <stdio.h>
-#include <string.h>
-
 int64_t retry_wait_ms(bool costly, unsigned failures, uint32_t random)
 {
     int64_t wait = costly ? 5000 : 250, cap = costly ? 300000 : 30000;
@@ -17,16 +14,25 @@ int64_t retry_wait_ms(bool costly, unsigned failures, uint32_t random)
     return wait / 2 + (int64_t)(random % (uint32_t)(wait / 2 + 1));
 }
 
+// A number of 1 to 6 digits at `*text`, which is moved behind it; 0 when there is none.
+static unsigned take_number(const char **text)
+{
+    unsigned number = 0;
+    for (int digits = 0; digits < 6 && **text >= '0' && **text <= '9'; digits++, (*text)++)
+        number = number * 10 + (unsigned)(**text - '0');
+    return number;
+}
+
 int rate_parse(struct rate *rate, const char *text)
 {
-    unsigned count, seconds;
-    char rest;
-    if (sscanf(text, "%4u/%6u%c", &count, &seconds, &rest) != 2 || count < 1 || count > RATE_MAX ||
-        seconds < 1)
+    unsigned count = take_number(&text), seconds = 0;
+    if (*text == '/') {
+        text++;
+        seconds = take_number(&text);
+    }
+    if (count < 1 || count > RATE_MAX || seconds < 1 || *text != '\0')
         return -1;
-    memset(rate, 0, sizeof *rate);
-    rate->count = count;
-    rate->per_ms = (int64_t)seconds * 1000;
+    *rate = (struct rate){.count = count, .per_ms = (int64_t)seconds * 1000};
     return 0;
 }
 
