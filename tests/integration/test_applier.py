@@ -3,6 +3,7 @@
 
 import base64
 import contextlib
+import hashlib
 import os
 import pathlib
 import re
@@ -14,7 +15,7 @@ import threading
 import pytest
 
 import tunnel as tunnel_module
-from stack import tail, wait_for
+from stack import find_program, tail, wait_for
 from tunnel import Tunnel, UAPI
 
 needs_tunnel = pytest.mark.skipif(tunnel_module.missing() is not None, reason=str(tunnel_module.missing()))
@@ -134,9 +135,9 @@ def test_a_receipt_of_another_log_sets_nothing(stack, userspace):
 
 def _verifier_key(name):
     """A well-formed verifier key (c2sp.org/signed-note) of nobody."""
-    import hashlib
     public = b"\x01" + bytes(range(32))
-    return f"{name}+{hashlib.sha256(name.encode() + b'\n' + public).hexdigest()[:8]}+{base64.b64encode(public).decode()}"
+    number = hashlib.sha256(name.encode() + b"\n" + public).hexdigest()[:8]
+    return f"{name}+{number}+{base64.b64encode(public).decode()}"
 
 
 @needs_tunnel
@@ -161,7 +162,6 @@ def test_exit_statuses_of_what_is_not_there(stack):
                                   ("apply", "a/b"), ("run", "wg0", "wg0"), ("run", "wg0=../x"), ("run", "--key=x", "wg0"),
                                   ("apply", "--rate=1/1", "wg0"), ("--backend=magic", "apply", "wg0")])
 def test_usage_is_exit_2(builddir, args):
-    from stack import find_program
     done = subprocess.run([find_program(builddir, "custody-applier"), *args], capture_output=True, text=True, timeout=30)
     assert done.returncode == 2 and done.stderr.startswith("custody-applier: ") and done.stdout == ""
 
