@@ -270,8 +270,7 @@ class Stack:
 
     def init(self):
         """token init; writes dir/log.vkey, the log's verifier key."""
-        self.ctl("token", "init", check=True)
-        self.log_vkey.write_text(self.status()["log_vkey"] + "\n")
+        self.ctl("token", "init", f"--vkey-out={self.log_vkey}", check=True)
         return self
 
     def generate(self, *names):
