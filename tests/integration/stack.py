@@ -104,22 +104,24 @@ class Stack:
         return self.token
 
     def config_text(self, *, host="alpha", lease=10, keys=("wga", "wgb"), uid=0, unit="any", reasons=REASONS,
-                    rate="10000/60", socket_mode="0660", releases_per_second=1000, timeout=10, limits="",
+                    rate="10000/60", socket_mode="0660", socket_group=None, releases_per_second=1000, timeout=10, limits="",
                     token=None, program=None, keeper=None, audit_uid=None, key_options="", extra=""):
         """A whole configuration. By default uid 0 in any unit may do all; each argument bends one thing:
 
         keys: names, each with a grant "applier" of uid/unit/reasons/rate; limits: lines inside limits { };
         keeper: the inside of keeper { }, in place of program, token, releases-per-second and timeout;
-        key_options: lines inside every key; extra: text at the end of the file."""
+        socket_group: lets others than root come in (mode 0660); key_options: lines inside every key; extra: text
+        at the end of the file."""
         keeper = keeper or (
             f'  program = "{program or self.program("custody-keeper")}"\n'
             f'  token = "{token or self.token}"\n'
             f"  releases-per-second = {releases_per_second}\n"
             f"  timeout = {timeout}\n")
+        group = f'  group = "{socket_group}"' if socket_group else ""
         text = (f'host = "{host}"\n'
                 f'audit-dir = "{self.audit_dir}"\n'
                 f"lease = {lease}\n"
-                f'socket {{ path = "{self.socket}"  mode = "{socket_mode}" }}\n'
+                f'socket {{ path = "{self.socket}"  mode = "{socket_mode}"{group} }}\n'
                 f"keeper {{\n{keeper}}}\n")
         if limits:
             text += f"limits {{ {limits} }}\n"
@@ -268,8 +270,7 @@ class Stack:
 
     def init(self):
         """token init; writes dir/log.vkey, the log's verifier key."""
-        self.ctl("token", "init", check=True)
-        self.log_vkey.write_text(self.status()["log_vkey"] + "\n")
+        self.ctl("token", "init", f"--vkey-out={self.log_vkey}", check=True)
         return self
 
     def generate(self, *names):
