@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // Hardening of the process itself; the unit file adds what systemd can.
-#include <config.h>
-
 #include "harden.h"
 
 #include <errno.h>

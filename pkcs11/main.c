@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // custody-keeper: holds the PIN, and is the only program of custody that logs in to the token.
-#include <config.h>
-
 #include <argp.h>
 #include <errno.h>
 #include <stdio.h>

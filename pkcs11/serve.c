@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // The loop around the keeper: poll, receive, answer.
-#include <config.h>
-
 #include "serve.h"
 
 #include <errno.h>

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // SoftHSM's folder: C_Login truncates and rewrites token.object, so a kill in between leaves it
 // empty and the token lost.
-#include <config.h>
-
 #include "softhsm.h"
 
 #include <ctype.h>

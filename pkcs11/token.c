@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // Finding, opening and logging in to the token.
-#include <config.h>
-
 #include "token.h"
 
 #include <signal.h>

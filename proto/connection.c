@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // Frames over a non-blocking Unix stream socket, each wait bounded by the caller's deadline.
-#include "config.h"
-
 #include "connection.h"
 
 #include <errno.h>

@@ -26,7 +26,7 @@ int frame_length(const uint8_t header[FRAME_HEADER_SIZE], size_t *message_length
 
 int frame_next(const uint8_t *data, size_t length, size_t *message_length, struct error *err)
 {
-    size_t announced;
+    size_t announced = 0;
     if (length < FRAME_HEADER_SIZE)
         return 0;
     if (frame_length(data, &announced, err) != 0)

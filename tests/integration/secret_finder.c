@@ -7,8 +7,6 @@
 // every 4 bytes raw and as hex in either case, and at every offset as base64 in both alphabets: so
 // any 16 bytes of the key in a row are found, however they lie. What is printed names the place and
 // the form, never the key.
-#include "config.h"
-
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>

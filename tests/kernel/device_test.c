@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The netlink backend against a real kernel: run by `inside`, on interfaces that it has made;
 // prints TAP.
-#include "config.h"
-
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>

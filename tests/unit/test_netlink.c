@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // WireGuard's netlink messages: bytes that are built, and answers, whole, cut short and hostile,
 // that are parsed.
-#include "config.h"
-
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // Backoff and rate: growing, capped, spread, and never more than was granted.
-#include "config.h"
-
 #include "tap.h"
 #include "tools/applier/device.h"
 #include "tools/applier/retry.h"

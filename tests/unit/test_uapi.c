@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // WireGuard's userspace protocol: the request that sets a key, and answers, true and hostile.
-#include "config.h"
-
 #include <errno.h>
 #include <string.h>
 

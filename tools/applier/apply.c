@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // Carries one key from the daemon to the interface.
-#include "config.h"
-
 #include "apply.h"
 
 #include <errno.h>

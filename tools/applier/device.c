@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // Chooses the backend of an interface, and what both backends share.
-#include "config.h"
-
 #include "device.h"
 
 #include <ctype.h>

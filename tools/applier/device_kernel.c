@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The kernel's WireGuard: generic netlink by libmnl. Whatever may hold the private key is guarded
 // memory, and wiped.
-#include "config.h"
-
 #include "device.h"
 
 #include <errno.h>

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // A userspace WireGuard (wireguard-go): its UAPI socket. Whatever may hold the private key is
 // guarded memory, and wiped.
-#include "config.h"
-
 #include "device.h"
 
 #include <dirent.h>

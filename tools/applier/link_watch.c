@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // Watches links by rtnetlink and the folder of userspace daemons' sockets by inotify.
-#include "config.h"
-
 #include "link_watch.h"
 
 #include <errno.h>

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // custody-applier: takes keys from custodyd and sets them on WireGuard interfaces.
-#include "config.h"
-
 #include <argp.h>
 #include <signal.h>
 #include <stdio.h>

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // Builds and parses the netlink messages of the kernel's WireGuard.
-#include "config.h"
-
 #include "netlink.h"
 
 #include <stdio.h>

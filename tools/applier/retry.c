@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // Backoff by the kind of failure, and a sliding window of releases.
-#include "config.h"
-
 #include "retry.h"
 
 int64_t retry_wait_ms(bool costly, unsigned failures, uint32_t random)

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The loop that stays: one thread, driven by links that come and go, signals, and times to try
 // again.
-#include "config.h"
-
 #include "run.h"
 
 #include <errno.h>

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // Reads and writes WireGuard's userspace protocol: lines "name=value", ended by an empty line.
-#include "config.h"
-
 #include "uapi.h"
 
 #include <errno.h>

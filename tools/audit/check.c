@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // custody-audit check: a receipt against a record and the log's key, and what it proves in words.
-#include <config.h>
-
 #include <argp.h>
 #include <fcntl.h>
 #include <inttypes.h>

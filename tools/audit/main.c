@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // custody-audit: the auditor's program; works on files, needs no daemon and no HSM.
-#include <config.h>
-
 #include <argp.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -5,8 +5,6 @@
 // The hashes that a proof consists of are those of complete subtrees side by side. So the proof is
 // asked for twice: first only to learn which subtrees it reads, then, after one pass over the log
 // has computed them, to be made. That needs no tiles and little memory.
-#include <config.h>
-
 #include <argp.h>
 #include <inttypes.h>
 #include <stdbool.h>

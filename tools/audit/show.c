@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // custody-audit show: the records as a table that fits a terminal of 100 columns, or their lines.
-#include <config.h>
-
 #include <argp.h>
 #include <inttypes.h>
 #include <stdbool.h>

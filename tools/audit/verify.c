@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // custody-audit verify: reads the log once from end to end and says all that is wrong with it.
-#include <config.h>
-
 #include <argp.h>
 #include <fcntl.h>
 #include <inttypes.h>

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // custodyctl: the operator's command line for custodyd.
-#include "config.h"
-
 #include <argp.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // custodyctl's connection to the daemon, and its failures in words that say what to do.
-#include "config.h"
-
 #include "ctl.h"
 
 #include <errno.h>
