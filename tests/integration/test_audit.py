@@ -328,7 +328,7 @@ def hostile(log, what):
         "empty segment": lambda: segment.write_bytes(b""),
         "huge line": lambda: segment.write_bytes(data[:100] + b"A" * 3_000_000 + data[100:]),
         "longest line and one": lambda: segment.write_bytes(b"A" * 65536 + b"\n" + data),
-        "only newlines": lambda: segment.write_bytes(b"\n" * 100_000),
+        "only newlines": lambda: segment.write_bytes(b"\n" * 10_000),
         "NULs": lambda: segment.write_bytes(b"\0" * 1_000_000),
         "NUL in a line": lambda: segment.write_bytes(data[:50] + b"\0" + data[51:]),
         "no last newline": lambda: segment.write_bytes(data[:-1]),
@@ -383,7 +383,7 @@ def test_hostile_files(tmp_path, sound, what):
 def test_random_damage(tmp_path, sound):
     """A byte changed, put in or taken out anywhere in the records is found, and nothing crashes."""
     rng = random.Random(20261122)
-    for _ in range(150):
+    for _ in range(80):
         log = sound.copy(tmp_path / "audit")
         path = rng.choice(log.segments())
         data = bytearray(path.read_bytes())
@@ -488,7 +488,7 @@ def test_altered_proofs(tmp_path, sound):
     proof, record = prove(sound, 17, tmp_path)
     text = proof.read_bytes()
     rng = random.Random(7)
-    for _ in range(300):
+    for _ in range(100):
         altered = bytearray(text)
         altered[rng.randrange(len(text))] ^= 1 << rng.randrange(8)
         proof.write_bytes(altered)
