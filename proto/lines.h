@@ -30,7 +30,10 @@ bool line_skip(struct line *line, const char *prefix);
 bool line_decimal(const struct line *line, uint64_t *value);
 
 // The line as canonical base64 (RFC 4648 section 4, padded, unused bits zero) of exactly `size`
-// bytes.
+// bytes. For all base64 that others send: libsodium's own decoder takes any byte above 0x7f for
+// some character of the alphabet (seen with 1.0.18).
 bool line_base64(const struct line *line, void *bytes, size_t size);
+// The same of any number of bytes up to `room`; `*size` is set.
+bool line_base64_any(const struct line *line, void *bytes, size_t room, size_t *size);
 
 #endif

@@ -274,9 +274,7 @@ static bool parse_signature(struct line line, struct signature *signature)
         return false;
     uint8_t decoded[NOTE_MAX];
     size_t size = 0;
-    if (sodium_base642bin(decoded, sizeof(decoded), line.text, line.length, NULL, &size, NULL,
-                          sodium_base64_VARIANT_ORIGINAL) != 0 ||
-        size <= ID_SIZE)
+    if (!line_base64_any(&line, decoded, sizeof(decoded), &size) || size <= ID_SIZE)
         return false;
     signature->id = (uint32_t)decoded[0] << 24 | (uint32_t)decoded[1] << 16 |
                     (uint32_t)decoded[2] << 8 | decoded[3];

@@ -52,8 +52,8 @@ static int parse_head(struct proof *proof, struct lines *lines, struct error *er
         return malformed(err, "it ends after its first line");
     if (line_skip(&line, EXTRA)) {
         uint8_t ignored[PROOF_MAX];
-        if (sodium_base642bin(ignored, sizeof(ignored), line.text, line.length, NULL, NULL, NULL,
-                              sodium_base64_VARIANT_ORIGINAL) != 0)
+        size_t size;
+        if (!line_base64_any(&line, ignored, sizeof(ignored), &size))
             return malformed(err, "its extra line is not base64");
         if (!lines_next(lines, &line))
             return malformed(err, "it ends after its extra line");

@@ -9,6 +9,8 @@
 
 #include <sodium.h>
 
+#include "lines.h"
+
 enum kind {
     KIND_U64,
     KIND_U32,
@@ -548,12 +550,11 @@ static int take_string(struct in *in, const char *field, char *text, size_t size
 static int take_base64(struct in *in, const struct field *field, uint8_t *member)
 {
     char text[128];
-    size_t length, decoded;
+    size_t length;
     if (take_string(in, field->name, text, sizeof(text), &length) != 0)
         return -1;
-    if (sodium_base642bin(member, field->size, text, length, NULL, &decoded, NULL,
-                          sodium_base64_VARIANT_ORIGINAL) != 0 ||
-        decoded != field->size)
+    struct line line = {.text = text, .length = length};
+    if (!line_base64(&line, member, field->size))
         return malformed(in, "no base64 of the right length in", field->name);
     return 0;
 }

@@ -88,13 +88,38 @@ static void test_base64(void)
     }
     line = (struct line){.text = "AAE\0Aw==", .length = 8};
     CU_ASSERT(!line_base64(&line, bytes, 4));
+    size_t size = 0;
+    line = line_of("AAEC");
+    CU_ASSERT(line_base64_any(&line, bytes, sizeof(bytes), &size) && size == 3);
+    line = line_of("AAECAwQF");
+    CU_ASSERT(!line_base64_any(&line, bytes, sizeof(bytes), &size));
+}
+
+// Every byte that is not of the alphabet is refused, wherever it stands.
+static void test_base64_alphabet(void)
+{
+    static const char alphabet[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    uint8_t bytes[3];
+    for (int c = 0; c < 256; c++)
+        for (size_t at = 0; at < 4; at++) {
+            char text[] = "AAAA";
+            text[at] = (char)c;
+            struct line line = {.text = text, .length = 4};
+            bool good = c != '\0' && strchr(alphabet, c) != NULL;
+            CU_ASSERT_EQUAL(line_base64(&line, bytes, 3), good);
+        }
 }
 
 int main(void)
 {
     CU_TestInfo tests[] = {
-        {"lines", test_lines},   {"prefixes", test_skip}, {"decimal numbers", test_decimal},
-        {"base64", test_base64}, CU_TEST_INFO_NULL,
+        {"lines", test_lines},
+        {"prefixes", test_skip},
+        {"decimal numbers", test_decimal},
+        {"base64", test_base64},
+        {"the alphabet of base64", test_base64_alphabet},
+        CU_TEST_INFO_NULL,
     };
     return tap_run("lines", tests);
 }

@@ -21,8 +21,9 @@ static const struct command commands[] = {
     {"check", audit_check},
 };
 
-const char *argp_program_version = PACKAGE_STRING;
-const char *argp_program_bug_address = NULL;
+// Seen by libc's argp, which -fvisibility=hidden would otherwise keep it from.
+__attribute__((visibility("default"))) const char *argp_program_version =
+    "custody-audit (" PACKAGE_NAME ") " PACKAGE_VERSION;
 
 static const char doc[] =
     "Checks and reads custody's audit log. DIR is custodyd's audit-dir, or a copy of it.\v"

@@ -90,8 +90,10 @@ static void print_record(const struct record *record)
     snprintf(index, sizeof(index), "%6" PRIu64, record->seq);
     record_time_format(record->time_us, time);
     memcpy(time + 19, "Z", 2); // the table has no room for microseconds
-    if (record->key[0] != '\0')
+    if (record->generation != 0)
         snprintf(key, sizeof(key), "%s/%" PRIu64, record->key, record->generation);
+    else
+        snprintf(key, sizeof(key), "%s", record->key);
     if (record->actor.present)
         snprintf(actor, sizeof(actor), "uid %u", record->actor.uid);
     format_outcome(record, outcome, sizeof(outcome));

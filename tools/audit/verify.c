@@ -279,6 +279,8 @@ static int check_line(struct audit *audit, const struct log_item *item, struct e
 
 static void check_segment(struct audit *audit, const struct log_item *item)
 {
+    if (audit->lines == 0)
+        audit->last = item->place;
     if (item->first != audit->expected) {
         if (item->first > audit->expected)
             report_line(&audit->report, &item->place, REPORT_NO_INDEX,

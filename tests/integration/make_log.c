@@ -1,0 +1,409 @@
+// SPDX-License-Identifier: Apache-2.0
+// Makes a sound audit-dir of any size, signed with a software key: for tests that alter logs, and
+// for logs larger than a token would sign in a test's time.
+#include <config.h>
+
+#include <argp.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include <sodium.h>
+
+#include "checkpoint.h"
+#include "merkle.h"
+#include "note.h"
+#include "record.h"
+#include "segment.h"
+#include "tile.h"
+
+#define HOST   "alpha"
+#define ORIGIN HOST "/custody/log"
+#define CYCLE  6                         // records that a key's life in the log repeats
+#define FIRST  6                         // records before the first cycle
+#define START  INT64_C(1795341600000000) // 2026-11-22T10:00:00Z
+#define SECOND INT64_C(1000000)
+#define PATH   4096
+
+struct options {
+    const char *dir;
+    uint64_t records;
+    uint64_t segment;    // records a segment
+    uint64_t unsigned_n; // of them, after the signed head
+    uint64_t change_key; // index of a log.key-changed record; 0: none
+    bool forge_change;   // and do so without the old key
+    bool open_lease;     // the last record grants, and nothing closes it
+    bool stale_lease;    // record FIRST grants a lease that nothing ever closes
+    int tiles;           // 0 none, 1 full ones, 2 the unfinished ones too
+};
+
+struct signer {
+    struct note_key key;
+    uint8_t secret[crypto_sign_SECRETKEYBYTES];
+};
+
+struct maker {
+    struct options options;
+    struct signer log;
+    struct signer next_log;
+    struct signer host;
+    struct merkle_edge edge;
+    struct tile_edge tiles;
+    FILE *segment;
+};
+
+static void fail(const char *what)
+{
+    fprintf(stderr, "make_log: %s: %s\n", what, strerror(errno));
+    exit(EXIT_FAILURE);
+}
+
+static void make_signer(struct signer *signer, const char *name, int seed)
+{
+    uint8_t bytes[crypto_sign_SEEDBYTES], public_key[crypto_sign_PUBLICKEYBYTES];
+    memset(bytes, seed, sizeof(bytes));
+    crypto_sign_seed_keypair(public_key, signer->secret, bytes);
+    if (note_key_make(&signer->key, name, public_key, NULL) != 0)
+        abort();
+}
+
+static FILE *create(const struct maker *maker, const char *path)
+{
+    char full[PATH];
+    snprintf(full, sizeof(full), "%s/%s", maker->options.dir, path);
+    for (char *s = strchr(full + 1, '/'); s != NULL; s = strchr(s + 1, '/')) {
+        *s = '\0';
+        if (mkdir(full, 0777) != 0 && errno != EEXIST)
+            fail(full);
+        *s = '/';
+    }
+    FILE *file = fopen(full, "w");
+    if (file == NULL)
+        fail(full);
+    return file;
+}
+
+static void write_file(const struct maker *maker, const char *path, const void *bytes, size_t size)
+{
+    FILE *file = create(maker, path);
+    if (fwrite(bytes, 1, size, file) != size || fclose(file) != 0)
+        fail(path);
+}
+
+static int on_full_tile(void *context, unsigned level, uint64_t index,
+                        const struct merkle_hash *hashes, struct error *err)
+{
+    char path[TILE_PATH_MAX];
+    tile_path(level, index, TILE_WIDTH, path);
+    write_file(context, path, hashes, TILE_WIDTH * sizeof(*hashes));
+    return 0;
+}
+
+static int ignore_tile(void *context, unsigned level, uint64_t index,
+                       const struct merkle_hash *hashes, struct error *err)
+{
+    return 0;
+}
+
+static void fill_actor(struct record *record, const char *unit)
+{
+    record->actor.present = true;
+    record->actor.pid = 4242;
+    strcpy(record->actor.unit, unit);
+    strcpy(record->actor.exe, "/usr/sbin/custody-applier");
+}
+
+static void fill_key(struct record *record, uint64_t generation)
+{
+    strcpy(record->key, "wg0");
+    record->generation = generation;
+    memset(record->public_key, (int)(1 + generation % 255), sizeof(record->public_key));
+}
+
+// The records before the first cycle.
+static void fill_first(const struct maker *maker, struct record *record)
+{
+    switch (record->seq) {
+    case 0:
+        record->event = RECORD_TOKEN_INITIALISED;
+        record->token.present = true;
+        strcpy(record->token.label, "custody");
+        strcpy(record->suite, "aes-gcm");
+        note_key_format(&maker->log.key, record->log_vkey);
+        note_key_format(&maker->host.key, record->host_vkey);
+        return;
+    case 1:
+        record->event = RECORD_DAEMON_STARTED;
+        strcpy(record->version, "0.1.0");
+        return;
+    case 2:
+        record->event = RECORD_KEY_GENERATED;
+        record->purpose = PURPOSE_WIREGUARD;
+        fill_key(record, 1);
+        return;
+    case 3:
+        record->event = RECORD_KEY_PUBLISHED;
+        fill_key(record, 1);
+        record->not_before_us = record->time_us;
+        record->not_after_us = record->time_us + 2592000 * SECOND;
+        return;
+    case 4:
+        record->event = RECORD_KEY_ACTIVATED;
+        fill_key(record, 1);
+        return;
+    default:
+        record->event = RECORD_POLICY_LOADED;
+        memset(record->policy_sha256, 'a', 64);
+        return;
+    }
+}
+
+// A lease's id says which release it is of.
+static void fill_lease(struct record *record, uint64_t of)
+{
+    fill_key(record, 1);
+    snprintf(record->lease, sizeof(record->lease), "%032" PRIx64, of);
+}
+
+static void fill_grant(struct record *record)
+{
+    record->event = RECORD_RELEASE_GRANTED;
+    fill_actor(record, "custody-applier.service");
+    fill_lease(record, record->seq);
+    memset(record->applier_public_key, 7, sizeof(record->applier_public_key));
+    record->reason = REASON_BOOT;
+    record->expires_us = record->time_us + 10 * SECOND;
+}
+
+// Grant, outcome, grant, outcome, denial, expiry of nothing: what a day looks like.
+static void fill_cycle(struct record *record)
+{
+    switch ((record->seq - FIRST) % CYCLE) {
+    case 0:
+    case 2:
+        fill_grant(record);
+        return;
+    case 1:
+        record->event = RECORD_RELEASE_APPLIED;
+        fill_lease(record, record->seq - 1);
+        return;
+    case 3:
+        record->event = RECORD_RELEASE_FAILED;
+        fill_lease(record, record->seq - 1);
+        strcpy(record->detail, "wg0: no such device \"wg0\" \\ Ger\u00e4t");
+        return;
+    case 4:
+        record->event = RECORD_RELEASE_DENIED;
+        fill_actor(record, "evil.service");
+        strcpy(record->key, "wg0");
+        strcpy(record->request, "ReleaseKey");
+        record->code = ERROR_PERMISSION_DENIED;
+        record->reason = REASON_OPERATOR;
+        return;
+    default:
+        record->event = RECORD_CLOCK_STEPPED;
+        strcpy(record->detail, "stepped back by 3 s");
+        return;
+    }
+}
+
+static void fill_key_change(struct maker *maker, struct record *record)
+{
+    char old_vkey[NOTE_VKEY_MAX], text[NOTE_MAX];
+    record->event = RECORD_LOG_KEY_CHANGED;
+    note_key_format(&maker->log.key, old_vkey);
+    note_key_format(&maker->next_log.key, record->log_vkey);
+    int length =
+        record_key_change_text(ORIGIN, record->seq, old_vkey, record->log_vkey, text, sizeof(text));
+    crypto_sign_detached(record->old_signature, NULL, (const unsigned char *)text,
+                         (unsigned long long)length,
+                         maker->options.forge_change ? maker->next_log.secret : maker->log.secret);
+    crypto_sign_detached(record->new_signature, NULL, (const unsigned char *)text,
+                         (unsigned long long)length, maker->next_log.secret);
+    maker->log = maker->next_log;
+}
+
+static void fill(struct maker *maker, struct record *record, uint64_t seq)
+{
+    const struct options *options = &maker->options;
+    memset(record, 0, sizeof(*record));
+    record->seq = seq;
+    record->time_us = START + (int64_t)seq * SECOND + 123456;
+    strcpy(record->host, HOST);
+    if (seq > 0 && seq == options->change_key)
+        fill_key_change(maker, record);
+    else if (seq < FIRST)
+        fill_first(maker, record);
+    else if ((options->stale_lease && seq == FIRST) ||
+             (options->open_lease && seq == options->records - 1))
+        fill_grant(record);
+    else if (options->stale_lease || options->change_key >= FIRST ||
+             (options->open_lease && seq == options->records - 2))
+        record->event = RECORD_DAEMON_STARTED; // nothing that leans on a neighbour
+    else
+        fill_cycle(record);
+}
+
+static void append(struct maker *maker, uint64_t seq)
+{
+    struct record record;
+    struct error err;
+    char line[RECORD_LINE_MAX + 1];
+    size_t length;
+    fill(maker, &record, seq);
+    if (record_encode(&record, line, RECORD_LINE_MAX, &length, &err) != 0) {
+        fprintf(stderr, "make_log: record %" PRIu64 ": %s\n", seq, err.message);
+        exit(EXIT_FAILURE);
+    }
+    struct merkle_hash leaf = merkle_leaf(line, length);
+    if (seq < maker->options.records - maker->options.unsigned_n) {
+        merkle_edge_append(&maker->edge, &leaf);
+        tile_edge_append(&maker->tiles, &leaf,
+                         maker->options.tiles > 0 ? on_full_tile : ignore_tile, maker, NULL);
+    }
+    if (seq % maker->options.segment == 0) {
+        char name[SEGMENT_NAME_SIZE], path[SEGMENT_NAME_SIZE + 8];
+        if (maker->segment != NULL && fclose(maker->segment) != 0)
+            fail("a segment");
+        segment_name(seq, name);
+        snprintf(path, sizeof(path), "log/%s", name);
+        maker->segment = create(maker, path);
+    }
+    line[length] = '\n';
+    if (fwrite(line, 1, length + 1, maker->segment) != length + 1)
+        fail("a segment");
+}
+
+static void write_last_tiles(struct maker *maker)
+{
+    for (unsigned level = 0; level < TILE_LEVELS; level++) {
+        char path[TILE_PATH_MAX];
+        uint64_t index;
+        unsigned width = tile_edge_width(&maker->tiles, level, &index);
+        if (width == 0)
+            continue;
+        tile_path(level, index, width, path);
+        write_file(maker, path, maker->tiles.hashes[level], width * MERKLE_HASH_SIZE);
+    }
+}
+
+static void write_key(const struct maker *maker, const char *path, const struct signer *signer)
+{
+    char vkey[NOTE_VKEY_MAX];
+    note_key_format(&signer->key, vkey);
+    strcat(vkey, "\n");
+    write_file(maker, path, vkey, strlen(vkey));
+}
+
+static void write_checkpoint(struct maker *maker)
+{
+    struct checkpoint checkpoint = {.origin = ORIGIN, .size = maker->edge.size};
+    char text[CHECKPOINT_TEXT_MAX], note[NOTE_MAX];
+    uint8_t signature[NOTE_SIGNATURE_SIZE];
+    size_t length;
+    checkpoint.root = merkle_edge_root(&maker->edge);
+    size_t text_length = checkpoint_format(&checkpoint, text);
+    crypto_sign_detached(signature, NULL, (const unsigned char *)text, text_length,
+                         maker->log.secret);
+    if (note_format(text, &maker->log.key, signature, note, sizeof(note), &length, NULL) != 0)
+        abort();
+    write_file(maker, "checkpoint", note, length);
+}
+
+static uint64_t number(const char *text, struct argp_state *state)
+{
+    char *end;
+    uint64_t value = strtoull(text, &end, 10);
+    if (*text < '0' || *text > '9' || *end != '\0')
+        argp_error(state, "'%s' is no number", text);
+    return value;
+}
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+    struct options *options = state->input;
+    switch (key) {
+    case 's':
+        options->segment = number(arg, state);
+        return 0;
+    case 'u':
+        options->unsigned_n = number(arg, state);
+        return 0;
+    case 'c':
+        options->change_key = number(arg, state);
+        return 0;
+    case 'f':
+        options->forge_change = true;
+        return 0;
+    case 't':
+        options->tiles = (int)number(arg, state);
+        return 0;
+    case 'o':
+        options->open_lease = true;
+        return 0;
+    case 'l':
+        options->stale_lease = true;
+        return 0;
+    case ARGP_KEY_ARG:
+        if (state->arg_num == 0)
+            options->dir = arg;
+        else if (state->arg_num == 1)
+            options->records = number(arg, state);
+        else
+            argp_usage(state);
+        return 0;
+    case ARGP_KEY_END:
+        if (state->arg_num != 2 || options->segment == 0 || options->unsigned_n > options->records)
+            argp_usage(state);
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static const struct argp_option argp_options[] = {
+    {"segment", 's', "N", 0, "records a segment (default 1000)", 0},
+    {"unsigned", 'u', "N", 0, "leave the last N records out of the signed head", 0},
+    {"change-key", 'c', "INDEX", 0, "change the log's key in this record", 0},
+    {"forge-change", 'f', NULL, 0, "let the new key sign in place of the old one", 0},
+    {"tiles", 't', "0|1|2", 0, "no tiles, full ones, unfinished ones too (default)", 0},
+    {"open-lease", 'o', NULL, 0, "end with a release that has no outcome yet", 0},
+    {"stale-lease", 'l', NULL, 0, "begin with a release that never gets an outcome", 0},
+    {NULL, 0, NULL, 0, NULL, 0},
+};
+
+int main(int argc, char **argv)
+{
+    static const struct argp argp = {
+        .options = argp_options,
+        .parser = parse,
+        .args_doc = "DIR RECORDS",
+        .doc = "Makes DIR/log, DIR/checkpoint, DIR/tile and the verifier keys DIR/log.vkey (the "
+               "first), DIR/next.vkey (after a change) and DIR/other.vkey (that signed nothing).",
+    };
+    static struct maker maker = {.options = {.segment = 1000, .tiles = 2}};
+    struct signer other;
+    argp_parse(&argp, argc, argv, 0, NULL, &maker.options);
+    if (sodium_init() < 0)
+        return EXIT_FAILURE;
+    make_signer(&maker.log, ORIGIN, 1);
+    make_signer(&maker.next_log, ORIGIN, 2);
+    make_signer(&maker.host, HOST "/custody/host", 3);
+    make_signer(&other, ORIGIN, 4);
+    write_key(&maker, "log.vkey", &maker.log);
+    write_key(&maker, "next.vkey", &maker.next_log);
+    write_key(&maker, "other.vkey", &other);
+    for (uint64_t seq = 0; seq < maker.options.records; seq++)
+        append(&maker, seq);
+    if (maker.segment != NULL && fclose(maker.segment) != 0)
+        fail("a segment");
+    if (maker.options.tiles > 1)
+        write_last_tiles(&maker);
+    write_checkpoint(&maker);
+    return EXIT_SUCCESS;
+}
