@@ -141,11 +141,11 @@ def test_key_generate(new_stack):
     assert TIME.fullmatch(key["generated"]) and key["activated"] is None
     generated = [r for r in stack.records() if r["event"] == "key.generated"]
     assert [(r["key"], r["generation"], r["ticket"]) for r in generated] == [("wga", 1, "NET-1"), ("wgb", 1, "NET-2")]
-    failed(stack.ctl("key", "generate", "wga"), FAILED, "ALREADY_EXISTS", "wga")
+    failed(stack.ctl("key", "generate", "wga"), FAILED, "FAILED_PRECONDITION", "pre-active")
 
 
 def test_key_generate_refuses(stack):
-    failed(stack.ctl("key", "generate", "undeclared"), FAILED, "NOT_FOUND", "undeclared")
+    failed(stack.ctl("key", "generate", "undeclared"), FAILED, "FAILED_PRECONDITION", "undeclared")
     failed(stack.ctl("key", "generate", "../wga"), FAILED, "INVALID_ARGUMENT")
     failed(stack.ctl("key", "generate", "wga", "--ticket=" + "t" * 128), FAILED, "INVALID_ARGUMENT")
 
