@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // fsync of SoftHSM's changed files: what a file was like at the last time says whether it has
 // changed.
-#include <config.h>
-
 #include "softhsm_sync.h"
 
 #include <dirent.h>
