@@ -154,7 +154,9 @@ static int exit_status(const struct error *err)
 {
     if (err->code == ERROR_UNAUTHENTICATED)
         return EXIT_NO_LOGIN;
-    return err->code == ERROR_NOT_FOUND ? EXIT_NO_TOKEN : EXIT_FAILED;
+    if (err->code == ERROR_NOT_FOUND || err->code == ERROR_UNAVAILABLE)
+        return EXIT_NO_TOKEN;
+    return EXIT_FAILED;
 }
 
 static void say_ready(const struct keeper *keeper)

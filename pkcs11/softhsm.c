@@ -74,13 +74,6 @@ int softhsm_folder_open(void)
     return folder;
 }
 
-int softhsm_sync(int folder, struct error *err)
-{
-    if (folder >= 0 && syncfs(folder) != 0)
-        return error_set(err, ERROR_UNAVAILABLE, "the token's folder: syncfs: %s", strerror(errno));
-    return 0;
-}
-
 static int write_all(int fd, const char *data, size_t length)
 {
     while (length > 0) {

@@ -18,9 +18,8 @@
 // `err`. No SoftHSM configuration is no error.
 int softhsm_mend(char *notice, size_t size, struct error *err);
 
-// Opens SoftHSM's tokens folder for softhsm_sync. Returns a descriptor, or -1 when there is none.
+// Opens the folder that holds all tokens' folders, as SoftHSM's configuration names it. Returns a
+// descriptor, or -1 when there is none.
 int softhsm_folder_open(void);
-// Makes the files of the folder durable: SoftHSM itself never calls fsync.
-int softhsm_sync(int folder, struct error *err);
 
 #endif

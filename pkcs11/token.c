@@ -14,7 +14,7 @@
 
 #include "ckr.h"
 #include "pin.h"
-#include "softhsm.h"
+#include "softhsm_sync.h"
 
 #define SLOTS_MAX 256
 
@@ -26,7 +26,7 @@ struct token {
     CK_SESSION_HANDLE anchor;  // keeps the login alive while the other session is renewed
     CK_SESSION_HANDLE session; // the one that works
     bool doubtful;
-    int folder; // SoftHSM's, for syncfs; else -1
+    struct softhsm_sync *sync; // NULL for other tokens
     struct record_token info;
 };
 
@@ -71,8 +71,10 @@ static int load_modules(struct token *token, const P11KitUri *uri, struct error 
     if (rv != CKR_OK) {
         p11_kit_module_release(token->single);
         token->single = NULL;
-        ckr_set(err, rv, "C_Initialize");
-        return error_prefix(err, "PKCS#11 module %s", path);
+        return error_set(err, ERROR_UNAVAILABLE,
+                         "PKCS#11 module %s: C_Initialize: %s (%s); is its configuration "
+                         "(SOFTHSM2_CONF) right, and the folder that it names there?",
+                         path, ckr_words(rv), ckr_name(rv));
     }
     return 0;
 }
@@ -138,8 +140,10 @@ static int login(struct token *token, const P11KitUri *uri, struct error *err)
 {
     unsigned char *pin = NULL;
     size_t length = 0;
-    if (pin_read(p11_kit_uri_get_pin_source(uri), &pin, &length, err) != 0)
+    if (pin_read(p11_kit_uri_get_pin_source(uri), &pin, &length, err) != 0) {
+        err->code = ERROR_UNAUTHENTICATED; // whatever it was: somebody has to see to the PIN
         return -1;
+    }
     // A signal that ended the process in here could leave SoftHSM's token.object empty.
     sigset_t all, before;
     sigfillset(&all);
@@ -199,14 +203,13 @@ int token_open(const char *text, struct token **out, struct error *err)
     struct token *token = calloc(1, sizeof(*token));
     if (token == NULL)
         return error_set(err, ERROR_RESOURCE_EXHAUSTED, "out of memory");
-    token->folder = -1;
     int result = -1;
     if (parse_uri(text, &uri, err) != 0 || load_modules(token, uri, err) != 0 ||
         find_token(token, uri, text, err) != 0 || open_sessions(token, err) != 0 ||
         login(token, uri, err) != 0)
         goto cleanup;
     if (strstr(token->info.manufacturer, "SoftHSM") != NULL)
-        token->folder = softhsm_folder_open();
+        token->sync = softhsm_sync_open();
     *out = token;
     token = NULL;
     result = 0;
@@ -230,8 +233,7 @@ void token_close(struct token *token)
         p11_kit_module_finalize(token->single);
         p11_kit_module_release(token->single);
     }
-    if (token->folder >= 0)
-        close(token->folder);
+    softhsm_sync_close(token->sync);
     free(token);
 }
 
@@ -281,7 +283,7 @@ void token_trust(struct token *token)
 
 int token_sync(struct token *token, struct error *err)
 {
-    return softhsm_sync(token->folder, err);
+    return softhsm_sync_changes(token->sync, err);
 }
 
 int token_random(struct token *token, void *data, size_t length, struct error *err)

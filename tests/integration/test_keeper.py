@@ -78,16 +78,22 @@ def consistency(old, leaves, whole=True):
 
 
 class Token:
-    """A SoftHSM token in a folder of its own."""
+    """A SoftHSM token in a folder of its own: provisioned, or a copy of another that no keeper uses."""
 
-    def __init__(self, dir):
+    def __init__(self, dir, copied=None):
         self.dir = pathlib.Path(dir)
-        done = subprocess.run([TOP / "hsm-config/softhsm/provision", self.dir / "hsm"], capture_output=True, text=True,
-                              timeout=30)
-        assert done.returncode == 0, done.stderr
-        self.uri = done.stdout.strip()
         self.audit = self.dir / "audit"
-        (self.audit / "log").mkdir(parents=True)
+        if copied:
+            shutil.copytree(copied.dir, self.dir, dirs_exist_ok=True)
+            conf = self.dir / "hsm/softhsm2.conf"
+            conf.write_text(conf.read_text().replace(str(copied.dir), str(self.dir)))
+            self.uri = copied.uri.replace(str(copied.dir), str(self.dir))
+        else:
+            done = subprocess.run([TOP / "hsm-config/softhsm/provision", self.dir / "hsm"], capture_output=True,
+                                  text=True, timeout=30)
+            assert done.returncode == 0, done.stderr
+            self.uri = done.stdout.strip()
+            (self.audit / "log").mkdir(parents=True)
         self.folder = next((self.dir / "hsm/tokens").iterdir())
 
     @property
@@ -247,11 +253,38 @@ def verify_note(note, vkey):
     return text
 
 
+def in_folder():
+    """Makes a folder for the length of a fixture."""
+    return tempfile.TemporaryDirectory(prefix="custody-keeper-")
+
+
+@pytest.fixture(scope="session")
+def empty_token():
+    """A provisioned token that nobody starts a keeper on: tests get copies."""
+    with in_folder() as dir:
+        yield Token(dir)
+
+
+@pytest.fixture(scope="session")
+def used_token(empty_token):
+    """An initialised token with wga generation 1, likewise; and its custodyd, whose keeper has ended."""
+    with in_folder() as dir:
+        token = Token(dir, copied=empty_token)
+        custodyd = Custodyd(token, Keeper(token))
+        custodyd.initialise()
+        custodyd.public = custodyd.generate()
+        assert custodyd.keeper.end() == 0
+        yield custodyd
+
+
 @pytest.fixture
-def token():
-    dir = tempfile.mkdtemp(prefix="custody-keeper-")
-    yield Token(dir)
-    shutil.rmtree(dir)
+def token(request, empty_token):
+    """A token of the test's own: initialised for a test that asks for `honest`, else as provisioned."""
+    with in_folder() as dir:
+        if "honest" in request.fixturenames:
+            yield Token(dir, copied=request.getfixturevalue("used_token").token)
+        else:
+            yield Token(dir, copied=empty_token)
 
 
 @pytest.fixture
@@ -272,11 +305,12 @@ def start(token):
 
 
 @pytest.fixture
-def honest(token, start):
-    """A custodyd on an initialised token with wga generation 1."""
+def honest(token, start, used_token):
+    """A custodyd on an initialised token with wga generation 1, its log open."""
     custodyd = Custodyd(token, start())
-    custodyd.initialise()
-    custodyd.public = custodyd.generate()
+    custodyd.lines, custodyd.checkpoint = list(used_token.lines), used_token.checkpoint
+    custodyd.public = used_token.public
+    assert custodyd.open()["code"] == "OK"
     custodyd.applier = nacl.public.PrivateKey.generate()
     return custodyd
 
@@ -307,3 +341,810 @@ def test_head_is_signed_over_the_tree_of_the_lines(honest):
     release(honest)
     text = verify_note(honest.checkpoint, vkey)
     assert text == f"{HOST}/custody/log\n{len(honest.lines)}\n{base64.b64encode(root(honest.leaves)).decode()}\n"
+
+
+def test_bundle_is_signed_by_the_host_key(honest):
+    status = honest.keeper.ok("status")
+    answer = honest.do(PUBLISH, "key.published", key="wga", generation=1, public_key=honest.public,
+                       not_before_us=1_790_000_000_000_000, not_after_us=1_792_000_000_000_000)
+    text = verify_note(answer["body"]["bundle"], status["host_vkey"])
+    assert text.splitlines()[:5] == ["custody bundle v1", f"host {HOST}", "key wga", "generation 1",
+                                     f"public-key {base64.b64encode(honest.public).decode()}"]
+
+
+def test_batch_is_answered_in_order_and_signed_once(honest):
+    applier = honest.applier.public_key
+    fields = honest.release_fields("wga", 1, honest.public, applier)
+    for i in range(64):
+        honest.entry(RELEASE if i % 2 else NONE, "release.granted", **fields)
+    answer = honest.commit(64)
+    assert answer["code"] == "OK"
+    assert [r["body"]["index"] for r in answer["results"]] == list(range(1, 64, 2))
+    assert len({opened(r, honest.applier) for r in answer["results"]}) == 1
+    assert answer["body"]["size"] == len(honest.lines)
+
+
+def test_release_right_after_its_adoption_in_one_batch(honest):
+    public = bytes.fromhex(honest.keeper.ok("generate", "wga", 2, WIREGUARD))
+    honest.entry(ADOPT, "key.generated", key="wga", generation=2, purpose=WIREGUARD, public_key=public)
+    honest.entry(RELEASE, "release.granted",
+                 **honest.release_fields("wga", 2, public, honest.applier.public_key))
+    answer = honest.commit(2)
+    assert [r["code"] for r in answer["results"]] == ["OK", "OK"]
+    assert nacl.bindings.crypto_scalarmult_base(opened(answer["results"][1], honest.applier)) == public
+
+
+def test_destroyed_key_is_gone(honest):
+    honest.generate(generation=2)
+    gone = dict(key="wga", generation=2)
+    refused = honest.entry(NONE, "key.destroyed", **gone) or honest.commit()
+    assert refused["code"] == "FAILED_PRECONDITION" and "still holds" in refused["message"]
+    honest.forget_line()
+    assert honest.open()["code"] == "OK"
+    assert honest.do(DESTROY, "key.destroying", **gone)["code"] == "OK"
+    assert honest.do(NONE, "key.destroyed", **gone)["code"] == "OK"
+    assert [b["generation"] for b in honest.keeper.ok("list", 0)] == [1]
+    again = honest.do(DESTROY, "key.destroying", **gone)
+    assert again["code"] == "NOT_FOUND"
+    still_serves(honest)
+
+
+def test_a_second_start_finds_everything(honest, start):
+    before = honest.keeper.ok("status")
+    assert honest.keeper.end() == 0
+    honest.keeper = start()
+    after = honest.keeper.ok("status")
+    assert after["head"] == honest.checkpoint
+    assert {**after, "head": ""} == {**before, "head": ""}
+    still_serves(honest)
+
+
+def test_log_goes_on_in_a_later_segment(honest):
+    release(honest)
+    honest.first = len(honest.lines)
+    honest.segment.touch()
+    answer = honest.open()
+    assert answer["body"] == {"size": honest.first, "offset": 0}
+    assert release(honest)["code"] == "OK"
+    assert honest.open()["body"]["size"] == honest.first + 1
+
+
+# ---- a commit that lies is refused whole ----
+
+
+def refused_commit(custodyd, code, words, count=1):
+    """The commit is refused with that code and words, without any answer to an entry, and the log is closed."""
+    answer = custodyd.commit(count)
+    assert (answer["code"], answer["results"]) == (code, []), answer
+    assert words in answer["message"], answer["message"]
+    assert "body" not in answer
+    custodyd.keeper("entry", NONE)
+    closed = custodyd.keeper("commit", 1)
+    assert closed["code"] == "FAILED_PRECONDITION" and "has to be opened" in closed["message"]
+
+
+def test_release_without_any_record(honest):
+    honest.fill("release.granted", **honest.release_fields("wga", 1, honest.public, honest.applier.public_key))
+    honest.keeper("entry", RELEASE)
+    refused_commit(honest, "FAILED_PRECONDITION", "before the record does")
+    still_serves(honest)
+
+
+@pytest.mark.parametrize("action, event", [(ADOPT, "key.generated"), (DESTROY, "key.destroying"),
+                                           (PUBLISH, "key.published"), (RELEASE, "release.granted")])
+def test_nothing_is_done_without_a_record_in_the_file(honest, action, event):
+    honest.fill(event, key="wga", generation=1, public_key=honest.public)
+    honest.keeper("entry", action)
+    refused_commit(honest, "FAILED_PRECONDITION", "before the record does")
+    assert honest.keeper.ok("status")["blobs"] == 1
+    still_serves(honest)
+
+
+OTHER_KEY = bytes(range(32))
+LIES = {
+    "another key": dict(key="wgb"),
+    "another generation": dict(generation=2),
+    "another applier key": dict(applier_public_key=OTHER_KEY),
+    "another public key": dict(public_key=OTHER_KEY),
+    "another lease": dict(lease="ff" * 16),
+    "another time": dict(time_us=1_790_000_000_000_999),
+    "another reason": dict(reason=2),
+}
+
+
+@pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
+def test_entry_that_differs_from_its_line(honest, lie):
+    fields = honest.release_fields("wga", 1, honest.public, honest.applier.public_key)
+    honest.append(honest.fill("release.granted", **fields))
+    honest.fill("release.granted", **{"seq": len(honest.lines) - 1, "time_us": 1_790_000_000_000_000 +
+                                      len(honest.lines) - 1, **fields, **lie})
+    honest.keeper("entry", RELEASE)
+    refused_commit(honest, "FAILED_PRECONDITION", "holds other bytes")
+    honest.forget_line()
+    still_serves(honest)
+
+
+@pytest.mark.parametrize("bent, code, words", [
+    (dict(seq=7), "FAILED_PRECONDITION", "the next record is 2"),
+    (dict(seq=1), "FAILED_PRECONDITION", "the next record is 2"),
+    (dict(host="beta"), "PERMISSION_DENIED", "is of host 'beta'"),
+])
+def test_record_of_another_place_in_the_file_too(honest, bent, code, words):
+    fields = honest.release_fields("wga", 1, honest.public, honest.applier.public_key)
+    honest.entry(RELEASE, "release.granted", **{**fields, **bent})
+    refused_commit(honest, code, words)
+    honest.forget_line()
+    still_serves(honest)
+
+
+@pytest.mark.parametrize("action, event", [(RELEASE, "release.denied"), (RELEASE, "key.published"),
+                                           (DESTROY, "release.granted"), (DESTROY, "key.destroyed"),
+                                           (ADOPT, "daemon.started"), (PUBLISH, "key.generated"),
+                                           (INIT, "token.opened")])
+def test_action_under_another_event(honest, action, event):
+    honest.entry(action, event, **honest.release_fields("wga", 3, honest.public, honest.applier.public_key))
+    refused_commit(honest, "PERMISSION_DENIED", "is done under")
+    honest.forget_line()
+    still_serves(honest)
+
+
+def test_unknown_action(honest):
+    honest.entry(77, "release.granted", **honest.release_fields("wga", 1, honest.public, honest.applier.public_key))
+    refused_commit(honest, "INVALID_ARGUMENT", "action 77 is unknown")
+    honest.forget_line()
+    still_serves(honest)
+
+
+def test_second_initialisation_and_change_of_the_log_key(honest):
+    status = honest.keeper.ok("status")
+    honest.entry(NONE, "token.initialised", token__present=1, suite=status["suite"], log_vkey=status["log_vkey"])
+    refused_commit(honest, "FAILED_PRECONDITION", "record 0 must be token.initialised")
+    honest.forget_line()
+    assert honest.open()["code"] == "OK"
+    honest.entry(NONE, "log.key-changed", old_signature=OTHER_KEY * 2, new_signature=OTHER_KEY * 2)
+    refused_commit(honest, "FAILED_PRECONDITION", "not offered")
+    honest.forget_line()
+    refused = honest.keeper("init")
+    assert refused["code"] == "ALREADY_EXISTS"
+    still_serves(honest)
+
+
+@pytest.mark.parametrize("field", ["log_vkey", "host_vkey", "suite", "token__serial"])
+def test_initialisation_that_names_what_the_token_has_not(token, start, field):
+    custodyd = Custodyd(token, start())
+    status = custodyd.keeper.ok("init")
+    assert custodyd.open()["code"] == "OK"
+    fields = dict(token__present=1, suite=status["suite"], log_vkey=status["log_vkey"], host_vkey=status["host_vkey"],
+                  **{f"token__{k}": v for k, v in status["token"].items()})
+    lie = {"log_vkey": status["host_vkey"], "host_vkey": status["log_vkey"], "suite": "none", "token__serial": "0"}
+    custodyd.entry(INIT, "token.initialised", **{**fields, field: lie[field]})
+    refused_commit(custodyd, "FAILED_PRECONDITION", "than the token has")
+    custodyd.forget_line()
+    custodyd.initialise()
+
+
+def test_commit_that_counts_wrong(honest):
+    honest.entry(NONE, "daemon.started", version="0.1.0")
+    refused_commit(honest, "INVALID_ARGUMENT", "a commit of 2 records came with 1", count=2)
+    assert honest.open()["code"] == "OK"
+    refused_commit(honest, "INVALID_ARGUMENT", "a commit of 0 records", count=0)
+    honest.forget_line()
+    still_serves(honest)
+
+
+def test_more_entries_than_a_commit_takes(honest):
+    for _ in range(65):
+        honest.entry(NONE, "daemon.started", version="0.1.0")
+    refused_commit(honest, "RESOURCE_EXHAUSTED", "64 records", count=65)
+    honest.lines = honest.lines[:2] + [b""]
+    honest.forget_line()
+    still_serves(honest)
+
+
+def test_entries_before_the_log_is_open(token, start):
+    custodyd = Custodyd(token, start())
+    custodyd.keeper.ok("init")
+    custodyd.entry(NONE, "daemon.started")
+    refused_commit(custodyd, "FAILED_PRECONDITION", "has to be opened")
+
+
+# ---- an action that cannot be done fails alone, and its record stands ----
+
+
+@pytest.mark.parametrize("bent, code, words", [
+    (dict(key="wgb"), "NOT_FOUND", "no key wgb"),
+    (dict(generation=2), "NOT_FOUND", "generation 2"),
+    (dict(public_key=OTHER_KEY), "PERMISSION_DENIED", "another public key"),
+    (dict(lease=""), "INVALID_ARGUMENT", "lease"),
+    (dict(applier_public_key=bytes(32)), "INVALID_ARGUMENT", "applier's public key"),
+    (dict(applier_public_key=b"\1" + bytes(31)), "INVALID_ARGUMENT", "low order"),
+    (dict(purpose=2), "PERMISSION_DENIED", "another purpose"),
+])
+def test_release_that_cannot_be_done_fails_alone(honest, bent, code, words):
+    fields = honest.release_fields("wga", 1, honest.public, honest.applier.public_key)
+    honest.entry(RELEASE, "release.granted", **{**fields, **bent})
+    honest.entry(RELEASE, "release.granted", **fields)
+    answer = honest.commit(2)
+    assert answer["code"] == "OK"
+    bad, good = answer["results"]
+    assert bad["code"] == code and words in bad["message"] and "body" not in bad
+    assert nacl.bindings.crypto_scalarmult_base(opened(good, honest.applier)) == honest.public
+
+
+def test_new_key_is_released_to_nobody_before_its_record(honest):
+    public = bytes.fromhex(honest.keeper.ok("generate", "wgb", 1, WIREGUARD))
+    answer = release(honest, key="wgb", public_key=public)
+    assert answer["code"] == "NOT_FOUND" and "recorded as generated" in answer["message"]
+    wrong = honest.do(ADOPT, "key.generated", key="wgb", generation=1, purpose=WIREGUARD, public_key=OTHER_KEY)
+    assert wrong["code"] == "PERMISSION_DENIED"
+    assert honest.keeper.ok("status")["leftovers"] == 1
+
+
+def test_only_the_two_highest_generations_are_released(honest):
+    publics = {1: honest.public, **{g: honest.generate(generation=g) for g in (2, 3)}}
+    for generation, code in ((3, "OK"), (2, "OK"), (1, "FAILED_PRECONDITION")):
+        answer = release(honest, generation=generation, public_key=publics[generation])
+        assert answer["code"] == code, answer
+
+
+def test_generations_only_rise(honest):
+    honest.generate(generation=5)
+    for generation, code in ((5, "ALREADY_EXISTS"), (4, "ALREADY_EXISTS"), (0, "INVALID_ARGUMENT")):
+        assert honest.keeper("generate", "wga", generation, WIREGUARD)["code"] == code
+    assert honest.keeper("generate", "../x", 1, WIREGUARD)["code"] == "INVALID_ARGUMENT"
+    assert honest.keeper("generate", "wgb", 1, 3)["code"] == "INVALID_ARGUMENT"
+
+
+def test_keys_that_nobody_records_have_a_limit(honest):
+    for i in range(64):
+        honest.keeper.ok("generate", f"k{i}", 1, WIREGUARD)
+    assert honest.keeper("generate", "one-more", 1, WIREGUARD)["code"] == "RESOURCE_EXHAUSTED"
+    assert honest.do(DESTROY, "key.destroying", key="k0", generation=1)["code"] == "OK"
+    honest.keeper.ok("generate", "one-more", 1, WIREGUARD)
+
+
+def test_releases_have_a_rate(token, start):
+    custodyd = Custodyd(token, start(rate=5))
+    custodyd.initialise()
+    custodyd.public = custodyd.generate()
+    custodyd.applier = nacl.public.PrivateKey.generate()
+    fields = custodyd.release_fields("wga", 1, custodyd.public, custodyd.applier.public_key)
+    for _ in range(20):
+        custodyd.entry(RELEASE, "release.granted", **fields)
+    codes = [r["code"] for r in custodyd.commit(20)["results"]]
+    assert codes.count("OK") in (5, 6) and set(codes) == {"OK", "RESOURCE_EXHAUSTED"}
+
+
+def test_bundle_that_ends_before_it_begins_or_names_another_key(honest):
+    fields = dict(key="wga", generation=1, public_key=honest.public, not_before_us=2_000_000, not_after_us=1_000_000)
+    assert honest.do(PUBLISH, "key.published", **fields)["code"] == "INVALID_ARGUMENT"
+    assert honest.do(PUBLISH, "key.published", **{**fields, "public_key": OTHER_KEY})["code"] == "PERMISSION_DENIED"
+
+
+def flip_blob(path):
+    """Flips one byte of the sealed blob in a SoftHSM object file, past the blob's header; False when it holds none."""
+    data = bytearray(path.read_bytes())
+    at = data.find(bytes.fromhex("0000000000000011" "0000000000000003"))  # CKA_VALUE, a byte string
+    if at < 0 or int.from_bytes(data[at + 16:at + 24], "big") != 96:  # 72 bytes as SoftHSM encrypts them
+        return False
+    data[at + 24 + 16 + 40] ^= 1  # past SoftHSM's IV and into its third block
+    path.write_bytes(data)
+    return True
+
+
+def objects(token):
+    return {p for p in token.folder.glob("*.object") if p.name != "token.object"}
+
+
+def test_blob_that_was_changed_in_the_token_is_not_released(honest, start, token):
+    """SoftHSM does not authenticate what it stores: it hands out the changed bytes as if nothing had happened."""
+    before = objects(token)
+    public = honest.generate("wgc")
+    assert honest.keeper.end() == 0
+    assert [flip_blob(path) for path in objects(token) - before].count(True) == 1
+    honest.keeper = start()
+    assert honest.open()["code"] == "OK"
+    answer = release(honest, key="wgc", public_key=public)
+    assert answer["code"] == "DATA_LOSS" and "cannot be unsealed" in answer["message"]
+    still_serves(honest)
+
+
+# ---- where the log stands: the keeper believes the file and the token, not custodyd ----
+
+
+def test_log_that_went_back_behind_the_token(honest, start):
+    """A fork: the log is cut back to an older signed head, and would go on from there another way."""
+    older = honest.checkpoint
+    release(honest)
+    assert honest.keeper.end() == 0  # the head is in the token now
+    lines, newest = honest.lines, honest.checkpoint
+    honest.lines = lines[:-1] + [b""]
+    honest.forget_line()
+    honest.keeper = start()
+    answer = honest.open(checkpoint=older)
+    assert answer["code"] == "DATA_LOSS"
+    assert "the token remembers 3 records, the log's head has 2" in answer["message"]
+    answer = honest.open(checkpoint="")
+    assert answer["code"] == "DATA_LOSS" and "the log's head has 0" in answer["message"]
+    answer = honest.open(checkpoint=newest)
+    assert answer["code"] == "DATA_LOSS" and "ends before record 2" in answer["message"]
+    honest.append(lines[-1])
+    still_serves(honest)
+
+
+def test_head_reaches_the_token_when_the_channel_is_idle(honest):
+    release(honest)
+    for _ in range(200):
+        if honest.keeper.ok("status")["head"] == honest.checkpoint:
+            return
+        time.sleep(0.06)  # longer than the idle time after which the keeper writes it
+    pytest.fail("the token's head stays behind")
+
+
+def test_newer_log_needs_a_proof_that_it_continues_the_token(honest, start, token):
+    honest.keeper.ok("status")
+    honest.keeper.end()
+    keeper_head = 2
+    snapshot = {p: p.read_bytes() for p in token.folder.iterdir()}
+    honest.keeper = start()
+    assert honest.open()["code"] == "OK"
+    for _ in range(5):
+        release(honest)
+    honest.keeper.kill()
+    for path in token.folder.iterdir():  # the token as it was: its head lags behind the log's
+        path.unlink()
+    for path, data in snapshot.items():
+        path.write_bytes(data)
+    honest.keeper = start()
+    answer = honest.open()
+    assert answer["code"] == "DATA_LOSS" and "does not continue the 2" in answer["message"]
+    proof = consistency(keeper_head, honest.leaves)
+    assert honest.open(proof=proof[:-1] + bytes([proof[-1] ^ 1]))["code"] == "DATA_LOSS"
+    assert honest.open(proof=proof)["code"] == "OK"
+    assert release(honest)["code"] == "OK"
+
+
+def test_head_that_others_signed_or_nobody(honest):
+    text = honest.checkpoint.rsplit("\n\n", 1)[0]
+    for note in (text + "\n", honest.checkpoint.replace("alpha/", "beta/"),
+                 honest.checkpoint.replace("\n2\n", "\n3\n"), "x", "\n\n", honest.checkpoint[:-8] + "AAAAAAA\n"):
+        answer = honest.open(checkpoint=note)
+        assert answer["code"] != "OK", note
+        assert "signed head" in answer["message"]
+    still_serves(honest)
+
+
+def test_line_that_was_edited_after_it_was_committed(honest):
+    release(honest)
+    good = honest.segment.read_bytes()
+    honest.segment.write_bytes(good.replace(b'"seq":1', b'"seq":9'))
+    answer = honest.open()
+    assert answer["code"] == "DATA_LOSS" and "a line was changed" in answer["message"]
+    honest.segment.write_bytes(good)
+    still_serves(honest)
+
+
+def test_line_that_is_edited_between_append_and_commit(honest):
+    fields = honest.release_fields("wga", 1, honest.public, honest.applier.public_key)
+    honest.entry(RELEASE, "release.granted", **fields)
+    data = honest.segment.read_bytes()
+    honest.segment.write_bytes(data[:-10] + b"X" + data[-9:])
+    refused_commit(honest, "FAILED_PRECONDITION", "holds other bytes")
+    honest.forget_line()
+    still_serves(honest)
+
+
+def test_line_without_its_newline(honest):
+    fields = honest.release_fields("wga", 1, honest.public, honest.applier.public_key)
+    honest.entry(RELEASE, "release.granted", **fields)
+    os.truncate(honest.segment, honest.segment.stat().st_size - 1)
+    refused_commit(honest, "FAILED_PRECONDITION", "before the record does")
+    honest.forget_line()
+    still_serves(honest)
+
+
+def swap_by_rename(segment):
+    other = segment.with_name("other")
+    other.write_bytes(segment.read_bytes())
+    other.rename(segment)
+
+
+def swap_by_link(segment):
+    os.link(segment, segment.parent / "second-name")
+
+
+def swap_by_symlink(segment):
+    segment.rename(segment.parent / "moved")
+    segment.symlink_to("moved")
+
+
+@pytest.mark.parametrize("swap, words", [
+    (swap_by_rename, "was replaced by another file"),
+    (pathlib.Path.unlink, "is gone from its folder"),
+    (swap_by_link, "has 2 names"),
+    (swap_by_symlink, "was replaced by another file"),
+])
+def test_segment_that_is_swapped_after_it_was_opened(honest, swap, words):
+    honest.append(honest.fill("release.granted",
+                              **honest.release_fields("wga", 1, honest.public, honest.applier.public_key)))
+    honest.keeper("entry", RELEASE)
+    swap(honest.segment)
+    refused_commit(honest, "FAILED_PRECONDITION", words)
+    for path in honest.segment.parent.iterdir():
+        path.unlink()
+    honest.forget_line()
+    still_serves(honest)
+
+
+@pytest.mark.parametrize("spoil, code, words", [
+    (lambda log: log.rename(log.with_name("elsewhere")), "NOT_FOUND", "audit"),
+    (lambda log: (log / "000000000000.jsonl").unlink(), "NOT_FOUND", "000000000000.jsonl"),
+    (lambda log: ((log / "000000000000.jsonl").unlink(), (log / "000000000000.jsonl").mkdir()), "FAILED_PRECONDITION",
+     "not a regular file"),
+    (lambda log: ((log / "000000000000.jsonl").unlink(), os.mkfifo(log / "000000000000.jsonl")), "FAILED_PRECONDITION",
+     "not a regular file"),
+])
+def test_log_that_is_not_there(honest, spoil, code, words):
+    data = honest.segment.read_bytes()
+    spoil(honest.segment.parent)
+    answer = honest.open()
+    assert answer["code"] == code and words in answer["message"], answer
+    honest.segment.parent.mkdir(exist_ok=True)
+    if honest.segment.is_dir():
+        honest.segment.rmdir()
+    honest.segment.unlink(missing_ok=True)
+    honest.segment.write_bytes(data)
+    still_serves(honest)
+
+
+def test_segment_that_does_not_fit_the_head(honest):
+    honest.first = 99
+    honest.segment.touch()
+    answer = honest.open()
+    assert answer["code"] == "INVALID_ARGUMENT" and "does not belong" in answer["message"]
+    honest.first = 0
+    still_serves(honest)
+
+
+# ---- packets that are no requests ----
+
+
+def packets(keeper):
+    """Hostile packets by what is wrong with them."""
+    head = {op: keeper("header", op) for op in range(1, 9)}
+    raw = {op: bytes.fromhex(h["header"]) for op, h in head.items()}
+    size = {op: h["size"] for op, h in head.items()}
+    entry, log_open, generate = 7, 6, 5
+    yield "short", raw[1][:7]
+    yield "one byte", b"\0"
+    yield "bad magic", b"\xff" * size[1]
+    yield "bad version", raw[1][:4] + b"\x63\0" + raw[1][6:]
+    yield "unknown operation", raw[1][:6] + b"\xff\xff" + raw[1][8:]
+    yield "operation 0", raw[1][:6] + b"\0\0" + raw[1][8:]
+    yield "truncated", raw[entry] + bytes(size[entry] - len(raw[entry]) - 1)
+    yield "oversized", raw[1] + b"\0"
+    yield "far oversized", raw[entry] + bytes(60000)
+    yield "no string ends", raw[entry] + b"A" * (size[entry] - len(raw[entry]))
+    yield "unterminated name", raw[generate] + b"A" * (size[generate] - len(raw[generate]))
+    yield "counts beyond", raw[log_open] + b"\0" * 8 + b"\0" * 4096 + b"\xff" * (size[log_open] - len(raw[1]) - 4104)
+    for i in range(40):
+        yield f"garbage {i}", hashlib.shake_128(bytes([i])).digest(1 + 97 * i)
+
+
+def test_packets_that_are_no_requests(honest):
+    for what, packet in packets(honest.keeper):
+        answer = honest.keeper("raw", packet.hex())
+        assert answer["code"] == "INVALID_ARGUMENT", (what, answer)
+        assert "keeper channel" in answer["message"], (what, answer)
+    still_serves(honest)
+
+
+def test_malformed_entry_spoils_its_batch(honest):
+    honest.entry(NONE, "daemon.started", version="0.1.0")
+    head = honest.keeper("header", 7)
+    bad = bytes.fromhex(head["header"])
+    assert honest.keeper("raw", (bad + b"A" * (head["size"] - len(bad))).hex())["code"] == "INVALID_ARGUMENT"
+    refused_commit(honest, "INVALID_ARGUMENT", "a commit of 2 records came with 1", count=2)
+    honest.forget_line()
+    still_serves(honest)
+
+
+# ---- the token ----
+
+
+def exits(keeper, status):
+    assert keeper.process.wait(20) == status, keeper.said()
+    return keeper.said()
+
+
+def test_wrong_pin(token, start):
+    pin = token.dir / "hsm/pin"
+    right = pin.read_text()
+    pin.write_text("wrong")
+    said = exits(start(), EXIT_NO_LOGIN)
+    assert "token 'custody': C_Login: the PIN is wrong (CKR_PIN_INCORRECT" in said
+    assert "counts wrong PINs" in said and "wrong\n" not in said
+    pin.write_text(right + "\n")
+    assert start().ok("status")["token"]["label"] == "custody"
+
+
+def test_pin_from_the_credentials_folder(token, start):
+    (token.dir / "credentials").mkdir()
+    (token.dir / "hsm/pin").rename(token.dir / "credentials/token-pin")
+    uri = token.uri.split("?")[0] + "?" + token.uri.split("&")[1]
+    assert "no PIN" in exits(start(uri=uri), EXIT_NO_LOGIN)
+    keeper = start(uri=uri, env={"CREDENTIALS_DIRECTORY": str(token.dir / "credentials")})
+    assert keeper.ok("status")["initialised"] is False
+
+
+@pytest.mark.parametrize("spoil, words", [
+    (lambda pin: pin.unlink(), "No such file"),
+    (lambda pin: pin.write_text(""), "is empty"),
+    (lambda pin: pin.write_text("x" * 300), "longer than a PIN can be"),
+    (lambda pin: pin.chmod(0o644), "open to every user"),
+    (lambda pin: (pin.unlink(), pin.mkdir()), "not a regular file"),
+])
+def test_pin_file_that_cannot_be_used(token, start, spoil, words):
+    spoil(token.dir / "hsm/pin")
+    assert words in exits(start(), EXIT_NO_LOGIN)
+
+
+@pytest.mark.parametrize("bend, words", [
+    (lambda uri: uri.replace("token=custody", "token=other"), "no token matches"),
+    (lambda uri: uri.replace("/usr/lib", "/nowhere"), "PKCS#11 module /nowhere"),
+])
+def test_token_that_is_not_there(token, start, bend, words):
+    assert words in exits(start(uri=bend(token.uri)), EXIT_NO_TOKEN)
+
+
+@pytest.mark.parametrize("uri, words", [("nonsense", "token URI nonsense"),
+                                        ("pkcs11:token=custody?pin-value=1234", "change the PIN")])
+def test_uri_that_cannot_be_used(token, start, uri, words):
+    said = exits(start(uri=uri), 1)
+    assert words in said and "1234" not in said
+
+
+def test_emptied_token_object_is_put_back(honest, start, token):
+    """What a kill inside SoftHSM's C_Login leaves."""
+    assert honest.keeper.end() == 0
+    os.truncate(token.object, 0)
+    honest.keeper = start()
+    still_serves(honest)
+    assert "put back from the copy made at provisioning" in honest.keeper.said()
+
+
+def test_missing_token_object_is_put_back(honest, start, token):
+    assert honest.keeper.end() == 0
+    token.object.unlink()
+    honest.keeper = start()
+    still_serves(honest)
+
+
+def test_token_that_goes_away_ends_the_keeper_and_returns(honest, start, token):
+    honest.entry(RELEASE, "release.granted",
+                 **honest.release_fields("wga", 1, honest.public, honest.applier.public_key))
+    away = token.folder.parent.with_name("away")
+    token.folder.parent.rename(away)
+    answer = honest.commit()
+    assert answer["code"] == "UNAVAILABLE" and "no longer works" in answer["message"]
+    assert answer["results"] == []
+    assert "no longer works" in exits(honest.keeper, EXIT_TOKEN_LOST)
+    assert "C_Initialize" in exits(start(), EXIT_NO_TOKEN)
+    token.folder.parent.mkdir()
+    assert "no token matches" in exits(start(), EXIT_NO_TOKEN)
+    token.folder.parent.rmdir()
+    away.rename(token.folder.parent)
+    honest.keeper = start()
+    honest.forget_line()
+    still_serves(honest)
+
+
+def test_keys_gone_from_a_token_that_holds_blobs_are_not_made_anew(honest, start, token):
+    """Initialising is for an empty token: one that lost its keys must be restored."""
+    assert honest.keeper.end() == 0
+    # The public halves are the objects whose names SoftHSM does not encrypt.
+    gone = [path for path in objects(token) if b"custody-log-1" in path.read_bytes()]
+    assert len(gone) == 1
+    gone[0].unlink()
+    keeper = start()
+    assert keeper.ok("status")["initialised"] is False
+    answer = keeper("init")
+    assert answer["code"] == "DATA_LOSS" and "restore the token" in answer["message"]
+    answer = keeper("log_open", 0, honest.checkpoint.encode().hex(), "-", "-")
+    assert answer["code"] == "FAILED_PRECONDITION" and "not initialised" in answer["message"]
+
+
+def test_torn_object_is_a_leftover(honest, start, token):
+    """What a kill inside SoftHSM's C_CreateObject leaves."""
+    assert honest.keeper.end() == 0
+    (token.folder / "00000000-0000-0000-0000-000000000001.object").touch(mode=0o600)
+    honest.keeper = start()
+    assert honest.keeper.ok("status")["blobs"] == 1
+    still_serves(honest)
+
+
+def test_probe_passes_and_leaves_nothing_behind(honest, token):
+    before = objects(token)
+    checks = honest.keeper.ok("probe")
+    assert [c["name"] for c in checks if c["required"] and not c["passed"]] == []
+    assert len(checks) >= 13
+    empty_iv = next(c for c in checks if "empty IV" in c["name"])
+    assert not empty_iv["required"]
+    assert objects(token) == before
+    still_serves(honest)
+
+
+def test_keys_never_leave_by_other_tools(honest, token):
+    """OpenSC's pkcs11-tool, logged in with the PIN, as judge of the attributes."""
+    assert honest.keeper.end() == 0
+    listing = subprocess.run(
+        ["pkcs11-tool", "--module", "/usr/lib/softhsm/libsofthsm2.so", "--token-label", "custody", "--login", "--pin",
+         "env:PIN", "--list-objects"], capture_output=True, text=True, timeout=30,
+        env={**os.environ, "SOFTHSM2_CONF": str(token.dir / "hsm/softhsm2.conf"),
+             "PIN": (token.dir / "hsm/pin").read_text()}).stdout
+    sections = {}
+    for part in listing.replace("Private Key Object", "\0Private").replace("Secret Key Object", "\0Secret").replace(
+            "Public Key Object", "\0Public").replace("Data object", "\0Data").split("\0"):
+        for line in part.splitlines():
+            if line.strip().startswith("label:"):
+                sections.setdefault(line.split(":", 1)[1].strip(" '"), []).append(part)
+    for name in ("custody-kek-1", "custody-mac-1", "custody-psk-1", "custody-log-1", "custody-host-1"):
+        private = [part for part in sections[name] if not part.startswith("Public")]
+        assert len(private) == 1
+        assert "sensitive" in private[0] and "never extractable" in private[0] and "local" in private[0]
+    usage = next(line for line in sections["custody-kek-1"][0].splitlines() if "Usage:" in line)
+    assert usage.split(":")[1].strip() == "encrypt, decrypt"
+
+
+# ---- death and rebirth ----
+
+
+def test_kill_between_operations(honest, start):
+    for _ in range(5):
+        release(honest)
+        honest.keeper.kill()
+        honest.keeper = start()
+        status = honest.keeper.ok("status")
+        # The head may lag behind the log, never lead it.
+        size = int(status["head"].splitlines()[1])
+        assert size <= honest.size()
+        answer = honest.open(proof=consistency(size, honest.leaves[:honest.size()]))
+        assert answer["code"] == "OK", answer
+    answer = release(honest)
+    assert answer["code"] == "OK"
+
+
+def test_kill_before_the_answer_and_the_record_again(honest, start):
+    """The record was durable but its answer never came: it is committed again as a plain record, or with its action."""
+    public = bytes.fromhex(honest.keeper.ok("generate", "wga", 2, WIREGUARD))
+    generated = dict(key="wga", generation=2, purpose=WIREGUARD, public_key=public)
+    honest.append(honest.fill("key.generated", **generated))
+    honest.keeper.kill()
+    honest.keeper = start()
+    size = int(honest.keeper.ok("status")["head"].splitlines()[1])
+    assert honest.open(proof=consistency(size, honest.leaves[:honest.size()]))["code"] == "OK"
+    honest.keeper("entry", ADOPT)
+    assert honest.keeper("commit", 1)["code"] == "FAILED_PRECONDITION"  # a new client's record is empty
+    assert honest.open(proof=consistency(size, honest.leaves[:honest.size()]))["code"] == "OK"
+    honest.lines.pop()
+    line = honest.fill("key.generated", **generated)
+    honest.lines.append(line)
+    honest.keeper("entry", ADOPT)
+    answer = honest.commit()
+    assert answer["results"][0]["code"] == "OK"
+    again = honest.do(ADOPT, "key.generated", **generated)
+    assert again["code"] == "OK"
+    assert release(honest, generation=2, public_key=public)["code"] == "OK"
+
+
+def test_sigterm_writes_the_head_and_ends_well(honest, start):
+    release(honest)
+    honest.keeper.process.send_signal(signal.SIGTERM)
+    assert honest.keeper.process.wait(20) == 0
+    assert start().ok("status")["head"] == honest.checkpoint
+
+
+# ---- the process ----
+
+
+def test_process_is_shut(honest):
+    pid = honest.keeper.process.pid
+    status = dict(line.split(":\t", 1) for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()
+                  if ":\t" in line)
+    assert status["NoNewPrivs"] == "1"
+    assert int(status["SigIgn"], 16) & (1 << (signal.SIGPIPE - 1))
+    limits = pathlib.Path(f"/proc/{pid}/limits").read_text()
+    core = next(line for line in limits.splitlines() if line.startswith("Max core file size"))
+    assert core.split()[4:6] == ["0", "0"]
+    assert b"LD_BIND_NOW=1" in pathlib.Path(f"/proc/{pid}/environ").read_bytes()
+    # Not dumpable: /proc/PID belongs to root even where the process does not.
+    assert os.stat(f"/proc/{pid}/mem").st_uid == 0
+
+
+def test_descriptors_that_were_not_given_are_closed(token, start):
+    r, w = os.pipe()
+    os.set_inheritable(w, True)
+    keeper = start()
+    keeper.ok("status")
+    links = [os.readlink(p) for p in pathlib.Path(f"/proc/{keeper.process.pid}/fd").iterdir()]
+    assert not any("pipe:" in link for link in links if link != os.readlink(f"/proc/{keeper.process.pid}/fd/2"))
+    os.close(r)
+    os.close(w)
+
+
+def listening(token, *options):
+    path = token.dir / "keeper.sock"
+    process = subprocess.Popen(
+        [find_program(default_builddir(), "custody-keeper"), f"--host={HOST}", f"--token={token.uri}",
+         f"--audit-dir={token.audit}", f"--socket={path}", *options], stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "SOFTHSM2_CONF": str(token.dir / "hsm/softhsm2.conf")})
+    assert "logged in" in process.stderr.readline()
+    return process, path
+
+
+def talk(path, *words):
+    """One client's visit: connects, sends one command, leaves."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as s:
+        s.connect(str(path))
+        done = subprocess.run([find_program(default_builddir(), "keeper_client"), str(s.fileno())],
+                              pass_fds=[s.fileno()], input=" ".join(words) + "\n", capture_output=True, text=True,
+                              timeout=60)
+    return json.loads(done.stdout)
+
+
+def test_socket_serves_one_client_after_the_other(token):
+    process, path = listening(token)
+    try:
+        assert path.stat().st_mode & 0o777 == 0o700
+        assert talk(path, "init")["code"] == "OK"
+        assert talk(path, "status")["body"]["initialised"] is True
+        second = subprocess.run(process.args, capture_output=True, text=True, timeout=20)
+        assert second.returncode == 1 and "another keeper's socket" in second.stderr
+        assert talk(path, "status")["code"] == "OK"
+        process.terminate()
+        assert process.wait(20) == 0
+        assert not path.exists()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_socket_turns_other_users_away(token):
+    process, path = listening(token, "--client-uid=12345")
+    try:
+        assert talk(path, "status")["code"] == "CHANNEL"
+        assert "uid 0 was turned away" in process.stderr.readline()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_stale_socket_is_replaced(token):
+    process, path = listening(token)
+    process.kill()
+    process.wait()
+    assert path.exists()
+    process, path = listening(token)
+    assert talk(path, "status")["code"] == "OK"
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.parametrize("arguments", [[], ["--host=alpha"], ["--nonsense"], ["stray"],
+                                       ["--host=Not_a_host", "--token=pkcs11:", "--audit-dir=/"],
+                                       ["--host=a", "--token=pkcs11:", "--audit-dir=/", "--fd=3", "--socket=/x"],
+                                       ["--host=a", "--token=pkcs11:", "--audit-dir=/", "--releases-per-second=0"]])
+def test_usage_errors(arguments):
+    done = subprocess.run([find_program(default_builddir(), "custody-keeper"), *arguments], capture_output=True, text=True,
+                          timeout=20)
+    assert done.returncode == 2 and "--help" in done.stderr
+
+
+def test_provision_never_touches_a_token_that_is_there(token):
+    before = token.object.read_bytes()
+    done = subprocess.run([TOP / "hsm-config/softhsm/provision", token.dir / "hsm"], capture_output=True, text=True,
+                          timeout=30)
+    assert done.returncode == 1 and "never overwritten" in done.stderr and done.stdout == ""
+    assert token.object.read_bytes() == before
+    for name in ("pin", "so-pin", "softhsm2.conf"):
+        assert (token.dir / "hsm" / name).stat().st_mode & 0o777 == 0o600
