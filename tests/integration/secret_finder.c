@@ -22,6 +22,7 @@
 
 #define KEY_SIZE     32
 #define WINDOW       12
+#define PATTERN_MIN  WINDOW
 #define PATTERN_MAX  (2 * WINDOW)
 #define PATTERNS_MAX 64
 #define PIECE        (1 << 20) // bytes looked through at a time
@@ -36,6 +37,7 @@ struct pattern {
 
 static struct pattern patterns[PATTERNS_MAX];
 static size_t pattern_count;
+static bool begins[1 << 16]; // whether a pattern begins with these two bytes
 static bool found, trouble;
 static unsigned places; // files or mappings looked through
 static uint64_t bytes_seen;
@@ -89,20 +91,26 @@ static bool make_patterns(void)
         make_raw_and_hex(key + at);
     for (size_t at = 1; at + WINDOW < KEY_SIZE; at++)
         make_base64(key + at);
+    for (size_t i = 0; i < pattern_count; i++)
+        begins[(uint8_t)patterns[i].bytes[0] << 8 | (uint8_t)patterns[i].bytes[1]] = true;
     return true;
 }
 
 // ---- looking ----
 
+// One pass for all patterns: few places have two bytes that begin any of them.
 static void look_through(const char *place, uint64_t offset, const char *bytes, size_t length)
 {
-    for (size_t i = 0; i < pattern_count; i++) {
-        const char *hit = memmem(bytes, length, patterns[i].bytes, patterns[i].length);
-        if (hit == NULL)
+    for (size_t at = 0; at + PATTERN_MIN <= length; at++) {
+        if (!begins[(uint8_t)bytes[at] << 8 | (uint8_t)bytes[at + 1]])
             continue;
-        printf("found: %s in %s at 0x%" PRIx64 "\n", patterns[i].form, place,
-               offset + (uint64_t)(hit - bytes));
-        found = true;
+        for (size_t i = 0; i < pattern_count; i++) {
+            if (length - at < patterns[i].length ||
+                memcmp(bytes + at, patterns[i].bytes, patterns[i].length) != 0)
+                continue;
+            printf("found: %s in %s at 0x%" PRIx64 "\n", patterns[i].form, place, offset + at);
+            found = true;
+        }
     }
 }
 

@@ -76,7 +76,7 @@ static int find_device(struct errand *errand, uint8_t before[DEVICE_KEY_SIZE], s
 }
 
 // The public key of the generation that a release would give: the active one, else the pre-active.
-// False when it cannot be told: to list keys takes a role that an applier need not have.
+// False when it cannot be told: policy may let a caller have a key released and not list it.
 static bool current_public_key(struct errand *errand, uint8_t public_key[DEVICE_KEY_SIZE])
 {
     struct custody_key *keys = NULL;

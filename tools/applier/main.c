@@ -8,6 +8,10 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <linux/capability.h>
 
 #include <sodium.h>
 
@@ -206,15 +210,26 @@ static error_t take(int option, char *text, struct argp_state *state)
     }
 }
 
-// No core dump, no debugger of our own user's, and no swap where the limit lets all memory be
-// locked. (Under a finite limit locking all would make a later allocation fail; what holds a key is
-// locked by itself in any case.)
+// Whether all memory may be locked without end: under a finite limit a later allocation would fail.
+static bool may_lock_all(void)
+{
+    const struct rlimit unlimited = {RLIM_INFINITY, RLIM_INFINITY};
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct sets[_LINUX_CAPABILITY_U32S_3] = {{0}};
+    if (setrlimit(RLIMIT_MEMLOCK, &unlimited) == 0)
+        return true;
+    return syscall(SYS_capget, &header, sets) == 0 &&
+           sets[CAP_TO_INDEX(CAP_IPC_LOCK)].effective & CAP_TO_MASK(CAP_IPC_LOCK);
+}
+
+// No core dump, no tracer of our own user's, and no swap where that is permitted (what holds a key
+// is locked by itself in any case).
 static void harden_process(void)
 {
-    const struct rlimit no_core = {0, 0}, unlimited = {RLIM_INFINITY, RLIM_INFINITY};
+    const struct rlimit no_core = {0, 0};
     prctl(PR_SET_DUMPABLE, 0);
     setrlimit(RLIMIT_CORE, &no_core);
-    if (setrlimit(RLIMIT_MEMLOCK, &unlimited) == 0)
+    if (may_lock_all())
         (void)mlockall(MCL_CURRENT | MCL_FUTURE);
     signal(SIGPIPE, SIG_IGN);
 }
