@@ -2,6 +2,7 @@
 // Writing and reading back the log's files.
 #include "log.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -200,6 +201,31 @@ static int restore_full_tile(void *context, unsigned level, uint64_t index,
     return write_tile(context, level, index, TILE_WIDTH, hashes, err);
 }
 
+// Removes the partial tiles of other widths than `keep` (0: all) beside tile `index`: they were
+// outgrown, in this life of the daemon or an earlier one.
+static void sweep_partial_tiles(struct log *log, unsigned level, uint64_t index, unsigned keep)
+{
+    char path[TILE_PATH_MAX];
+    tile_path(level, index, 1, path);
+    char *slash = strrchr(path, '/');
+    *slash = '\0';
+    int fd = openat(log->dir_fd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    DIR *folder = fd >= 0 ? fdopendir(fd) : NULL;
+    if (folder == NULL) {
+        if (fd >= 0)
+            close(fd);
+        return;
+    }
+    char kept[16];
+    snprintf(kept, sizeof(kept), "%u", keep);
+    for (const struct dirent *entry = readdir(folder); entry != NULL; entry = readdir(folder))
+        if (entry->d_name[0] != '.' && strcmp(entry->d_name, kept) != 0)
+            unlinkat(fd, entry->d_name, 0);
+    closedir(folder);
+    if (keep == 0)
+        unlinkat(log->dir_fd, path, AT_REMOVEDIR);
+}
+
 int log_write_partial_tiles(struct log *log, struct error *err)
 {
     for (unsigned level = 0; level < TILE_LEVELS; level++) {
@@ -211,11 +237,9 @@ int log_write_partial_tiles(struct log *log, struct error *err)
             continue;
         if (width > 0 && write_tile(log, level, index, width, log->tree.hashes[level], err) != 0)
             return -1;
-        if (*old_width > 0) {
-            char path[TILE_PATH_MAX];
-            tile_path(level, *old_index, *old_width, path);
-            unlinkat(log->dir_fd, path, 0);
-        }
+        if (index != *old_index)
+            sweep_partial_tiles(log, level, *old_index, 0);
+        sweep_partial_tiles(log, level, index, width);
         *old_width = width;
         *old_index = index;
     }
