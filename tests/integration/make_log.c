@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Makes a sound audit-dir of any size, signed with a software key: for tests that alter logs, and
 // for logs larger than a token would sign in a test's time.
-#include <config.h>
-
 #include <argp.h>
 #include <errno.h>
 #include <fcntl.h>
