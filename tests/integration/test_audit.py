@@ -12,6 +12,7 @@ import subprocess
 
 import pytest
 
+from python_client import Client, Refused
 from stack import default_builddir, find_program
 
 SUMDB = pathlib.Path(__file__).parent / "sumdb" / "judge.go"
@@ -158,8 +159,8 @@ def test_older_head(tmp_path, sound):
 # ---- every line altered ----
 
 def edited(line):
-    """The record with another time: still a record, still in order, only not what was signed."""
-    return re.sub(rb"\.123456Z", b".123457Z", line, count=1)
+    """The record with another microsecond: still a record, only not the one that was signed."""
+    return re.sub(rb'(\d)Z"', lambda digit: b'%dZ"' % ((int(digit[1]) + 1) % 10), line, count=1)
 
 
 def alter(log, how, n):
@@ -527,27 +528,64 @@ def test_sumdb_checks_the_proofs(tmp_path, sound, judge):
 
 # ---- the log of the real daemon ----
 
-def test_log_of_the_daemon(stack, tmp_path, judge):
-    for name in ("wga", "wgb"):
-        stack.ctl("key", "publish", name, check=True)
-    live = Log(stack.audit_dir, stack.log_vkey)
-    assert live.findings() == []  # while it runs
+@pytest.fixture
+def daemon_log(stack):
+    """The log of a daemon that published, released, was told of outcomes and of none, and refused; and its receipts."""
+    vkey = stack.log_vkey.read_text()
+    stack.ctl("key", "publish", "wga", check=True)
+    with Client(stack.socket) as client:
+        released = [client.release("wga", vkey, ticket="NET-1"), client.release("wgb", vkey), client.release("wgb", vkey)]
+        client.report(released[0].lease)
+        client.report(released[1].lease, applied=False, detail="no such device")
+        with pytest.raises(Refused):
+            client.release("wga", vkey, generation=9)
+    log = Log(stack.audit_dir, stack.log_vkey)
+    assert log.findings() == []  # while it runs
     stack.stop()
-    assert live.findings() == []
-    assert run(judge, "open", live.vkey, live.dir / "checkpoint").returncode == 0
+    return log, released
+
+
+def test_log_of_the_daemon(daemon_log, tmp_path, judge):
+    log, released = daemon_log
+    done = log.verify()
+    count = len(log.lines())
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[-1].startswith(f"sound: {count} records, signed head {count}, root ")
+    assert f"lease {released[2].lease} of wgb generation 1 is still open" in done.stdout
+    assert run(judge, "open", log.vkey, log.dir / "checkpoint").returncode == 0
     wrong = tmp_path / "wrong.vkey"
     make_log(tmp_path / "made", 1).vkey.rename(wrong)
-    assert run(judge, "open", wrong, live.dir / "checkpoint").returncode == 1
-    assert live.verify(vkey=wrong).returncode == 1
-    count = len(live.lines())
+    assert run(judge, "open", wrong, log.dir / "checkpoint").returncode == 1
+    assert log.verify(vkey=wrong).returncode == 1
     for index in range(count):
-        proof, record = prove(live, index, tmp_path)
-        assert audit("check", proof, f"--vkey={live.vkey}", f"--record={record}").returncode == 0
-    for how in ("spoil", "renumber", "delete", "duplicate", "swap", "cut", "truncate"):
-        for n in range(count):
-            if (how, n) == ("swap", 0) and count == 1:
-                continue
-            log = live.copy(tmp_path / "audit")
+        proof, record = prove(log, index, tmp_path)
+        assert audit("check", proof, f"--vkey={log.vkey}", f"--record={record}").returncode == 0
+
+
+def test_receipts_of_the_daemon(daemon_log, tmp_path, judge):
+    log, released = daemon_log
+    proof, record = tmp_path / "proof", tmp_path / "record"
+    for release in released:
+        proof.write_bytes(as_bytes(release.receipt))
+        record.write_bytes(as_bytes(release.line))
+        done = audit("check", proof, f"--vkey={log.vkey}", f"--record={record}")
+        assert done.returncode == 0
+        assert f"release.granted, key {release.record['key']} generation 1, by uid 0 gid 0 pid {os.getpid()}" in done.stdout
+        assert run(judge, "check", log.vkey, proof, record).returncode == 0
+        record.write_bytes(edited(as_bytes(release.line)))
+        assert audit("check", proof, f"--vkey={log.vkey}", f"--record={record}").returncode == 1
+        assert run(judge, "check", log.vkey, proof, record).returncode == 1
+
+
+def as_bytes(text):
+    return text if isinstance(text, bytes) else text.encode()
+
+
+def test_every_line_of_the_daemon_altered(daemon_log, tmp_path):
+    original, _ = daemon_log
+    for how in HOWS:
+        for n in range(len(original.lines())):
+            log = original.copy(tmp_path / "audit")
             here = alter(log, how, n)
             found = log.findings()
             assert any(contains(f, *place) or (f["file"].removeprefix("log/"), f.get("line", 0)) == place

@@ -108,9 +108,9 @@ static void test_names(void)
 {
     static const uint8_t public_key[32] = {1};
     static const char *const bad[] = {
-        "",        "a b",      "a+b",    "a\tb",    "a\nb",      "a\x7f",
+        "",          "a b",      "a+b",    "a\tb",    "a\nb",      "a\x7f",
         "a\xc2\x85", "a\u00a0b", "\u1680", "\u2003x", "x\u2028",   "x\u2029",
-        "x\u202f", "x\u205fx", "\u3000", "\xff",    "a\xc0\x80", "\xed\xa0\x80",
+        "x\u202f",   "x\u205fx", "\u3000", "\xff",    "a\xc0\x80", "\xed\xa0\x80",
     };
     static const char *const good[] = {"a", "alpha/custody/log", "schl\u00fcssel", "\u9375",
                                        "\U0001f511"};
@@ -283,6 +283,26 @@ static void test_malformed_notes(void)
                     -1);
 }
 
+// A text that must not be in a note is refused even when it is rightly signed.
+static void test_signed_malformed_texts(void)
+{
+    static const char *const bad[] = {"a\tb\n", "a\rb\n", "\x01\n", "\xff\n", "a\xc0\x80\n"};
+    struct signer signer;
+    signer_make(&signer, "one", 1);
+    for (size_t i = 0; i < COUNT(bad); i++) {
+        uint8_t bytes[4 + NOTE_SIGNATURE_SIZE] = {
+            (uint8_t)(signer.key.id >> 24), (uint8_t)(signer.key.id >> 16),
+            (uint8_t)(signer.key.id >> 8), (uint8_t)signer.key.id};
+        char base64[128], note[NOTE_MAX];
+        crypto_sign_detached(bytes + 4, NULL, (const unsigned char *)bad[i], strlen(bad[i]),
+                             signer.secret);
+        sodium_bin2base64(base64, sizeof(base64), bytes, sizeof(bytes),
+                          sodium_base64_VARIANT_ORIGINAL);
+        snprintf(note, sizeof(note), "%s\n\u2014 one %s\n", bad[i], base64);
+        CU_ASSERT_EQUAL(verify(note, &signer.key, 1, NULL), -1);
+    }
+}
+
 // Signatures by several known keys, of which none may be wrong.
 static void test_several_keys(void)
 {
@@ -333,6 +353,7 @@ int main(void)
         {"making notes", test_format},
         {"altered and cut notes are refused", test_altered_notes},
         {"malformed notes are refused", test_malformed_notes},
+        {"malformed texts are refused though signed", test_signed_malformed_texts},
         {"several keys", test_several_keys},
         {"limits", test_limits},
         CU_TEST_INFO_NULL,

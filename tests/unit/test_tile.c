@@ -153,6 +153,22 @@ static void test_full_fails(void)
     free(edge);
 }
 
+// Above a tile that could not be kept, none is handed out by the same append.
+static void test_full_fails_on_two_levels(void)
+{
+    struct tile_edge *edge = calloc(1, sizeof(*edge));
+    CU_ASSERT_PTR_NOT_NULL_FATAL(edge);
+    edge->size = 65535;
+    unsigned calls = 0;
+    struct error err;
+    struct merkle_hash leaf = leaf_at(65535);
+    CU_ASSERT_EQUAL(tile_edge_append(edge, &leaf, refuse_tile, &calls, &err), -1);
+    CU_ASSERT_EQUAL(calls, 1);
+    uint64_t index = 99;
+    CU_ASSERT_EQUAL(tile_edge_width(edge, 2, &index), 1);
+    free(edge);
+}
+
 static void test_no_such_hash(void)
 {
     struct tile_reader reader = {.read = read_tile, .context = NULL};
@@ -169,6 +185,7 @@ int main(void)
         {"widths", test_widths},
         {"a tree of 70,000 leaves in tiles", test_tree_in_tiles},
         {"a tile that cannot be kept", test_full_fails},
+        {"no tile above one that cannot be kept", test_full_fails_on_two_levels},
         {"hashes that no tree has", test_no_such_hash},
         CU_TEST_INFO_NULL,
     };
