@@ -320,9 +320,12 @@ def test_memory_and_descriptors_come_back(daemon):
     def round():
         for data in (b"", b"\0", HELLO, HELLO + STATUS, HELLO[:7], struct.pack(">I", 65536) + b"x" * 5000, frame(b"\xff")):
             for _ in range(36):
-                with connect(daemon) as connection:
-                    if data:
-                        connection.send_bytes(data)
+                try:
+                    with connect(daemon) as connection:
+                        if data:
+                            connection.send_bytes(data)
+                except OSError:
+                    pass  # turned away: there are many more of us than there may be
 
     def quiet():
         try:
