@@ -27,11 +27,27 @@ void call_answer(struct call *call, Custody__V1__Response *response)
     send_answer(call, response);
 }
 
+// A message may quote what the client sent, and may be cut anywhere: what is not UTF-8 any more
+// could be neither a string of protobuf nor one of a record.
+static void copy_message(char *out, size_t size, const char *message)
+{
+    size_t length = strnlen(message, size - 1);
+    memcpy(out, message, length);
+    out[length] = '\0';
+    if (name_is_utf8(out, length))
+        return;
+    for (size_t i = 0; i < length; i++)
+        if ((unsigned char)out[i] >= 0x80)
+            out[i] = '?';
+}
+
 void call_fail(struct call *call, const struct error *why)
 {
+    char message[ERROR_MESSAGE_MAX];
     Custody__V1__Response response = CUSTODY__V1__RESPONSE__INIT;
+    copy_message(message, sizeof(message), why->message);
     response.code = (Custody__V1__Code)why->code;
-    response.message = (char *)why->message;
+    response.message = message;
     send_answer(call, &response);
 }
 
@@ -46,7 +62,7 @@ void call_deny(struct call *call, const struct error *why)
     memcpy(record.key, call->record.key, sizeof(record.key));
     memcpy(record.ticket, call->record.ticket, sizeof(record.ticket));
     snprintf(record.request, sizeof(record.request), "%s", call->name);
-    snprintf(record.detail, sizeof(record.detail), "%.*s", DETAIL_MAX, why->message);
+    copy_message(record.detail, sizeof(record.detail), why->message);
     if (call->daemon->phase == DAEMON_READY)
         denials_note(call->daemon->denials, &record);
     say(LOG_NOTICE, "denied %s to uid %u pid %u: %s", call->name, call->actor.uid, call->actor.pid,

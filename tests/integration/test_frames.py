@@ -193,23 +193,24 @@ def test_another_version(daemon):
 def test_strings_that_are_none(daemon):
     """NUL, control characters, broken UTF-8 and great length in each string."""
     with Client(daemon.socket) as client:
-        for key in ("a\0b", "wga\0", "a/b", "x" * 64, "x" * 60000, "\u202e"):
-            for body in (dict(list_keys=pb.ListKeys(key=key)), dict(generate_key=pb.GenerateKey(key=key)),
-                         dict(publish_key=pb.PublishKey(key=key)),
+        for key in ("a/b", "../wga", "a\nb", "x" * 64, "x" * 60000, "\u202e", "w\u00e9", "\0wga"):
+            for body in (dict(generate_key=pb.GenerateKey(key=key)), dict(publish_key=pb.PublishKey(key=key)),
                          dict(destroy_key=pb.DestroyKey(key=key, generation=1))):
-                with pytest.raises(Refused, match="INVALID_ARGUMENT|NOT_FOUND"):
+                with pytest.raises(Refused, match="INVALID_ARGUMENT"):
                     client.call(**body)
+            assert key[:1] == "\0" or client.keys(key) == []
         lease = client.release("wga", daemon.log_vkey.read_text()).lease
         for detail in ("x" * 448, "x" * 60000):
             with pytest.raises(Refused, match="INVALID_ARGUMENT"):
                 client.report(lease, applied=False, detail=detail)
         client.report(lease, applied=False, detail="line\nbreak\t\"\\ \u00e9")
     assert daemon.records()[-1]["event"] == "release.failed"
-    # Not UTF-8: Python's protobuf would not send it by itself.
-    message = pb.Request(id=2, list_keys=pb.ListKeys(key="wXY")).SerializeToString().replace(b"XY", b"\xff\xfe")
+    # Not UTF-8: Python's protobuf would not send it by itself, nor take it back in an answer.
+    message = pb.Request(id=2, publish_key=pb.PublishKey(key="wXY")).SerializeToString().replace(b"XY", b"\xff\xfe")
     with greeted(daemon) as connection:
         connection.send_bytes(frame(message))
-        assert pb.Code.Name(connection.receive().code) in ("INVALID_ARGUMENT", "NOT_FOUND")
+        response = connection.receive()
+        assert (response.id, pb.Code.Name(response.code)) == (2, "INVALID_ARGUMENT")
 
 
 # ---- limits ----
@@ -319,13 +320,21 @@ def test_memory_and_descriptors_come_back(daemon):
     def round():
         for data in (b"", b"\0", HELLO, HELLO + STATUS, HELLO[:7], struct.pack(">I", 65536) + b"x" * 5000, frame(b"\xff")):
             for _ in range(36):
-                with connect(daemon) as connection:
-                    if data:
-                        connection.send_bytes(data)
-    round()
+                try:
+                    with connect(daemon) as connection:
+                        if data:
+                            connection.send_bytes(data)
+                except OSError:
+                    pass  # turned away: there are many more of us than there may be
+
     def quiet():
-        with Client(daemon.socket) as client:
-            return client.status().connections == 1
+        try:
+            with Client(daemon.socket) as client:
+                return client.status().connections == 1
+        except (Refused, Closed, OSError):
+            return False
+
+    round()
     wait_for(quiet, "the daemon alone with one client")
     fds, rss = measure()
     for _ in range(3):

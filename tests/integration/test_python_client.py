@@ -6,11 +6,28 @@ import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
 import python_client
 from python_client import Client, Refused, Unproven, pb
+from stack import Stack
+
+
+@pytest.fixture(scope="module")
+def stack(builddir):
+    """One stack for all tests here: none of them minds what another one released."""
+    stack = Stack(tempfile.mkdtemp(prefix="custody-"), builddir)
+    try:
+        stack.provision()
+        stack.write_config()
+        stack.start()
+        stack.init()
+        stack.generate("wga", "wgb")
+        yield stack
+    finally:
+        stack.remove()
 
 
 @pytest.fixture
@@ -140,7 +157,7 @@ def as_uid(uid, function):
     if pid == 0:
         try:
             os.setgroups([])
-            os.setresgid(uid, uid, uid)
+            os.setresgid(uid, uid, uid)  # nobody's group has the same number
             os.setresuid(uid, uid, uid)
             result = str(function())
         except Refused as e:
@@ -158,11 +175,11 @@ def as_uid(uid, function):
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root to become another uid")
 def test_another_uid_gets_nothing(new_stack):
-    stack = new_stack(socket_mode="0666")
+    stack = new_stack()
+    stack.write_config(stack.config_text().replace('mode = "0660"', 'mode = "0660"  group = "nogroup"'))
     stack.start()
     stack.init()
     stack.generate("wga")
-    stack.dir.chmod(0o755)
     vkey = stack.log_vkey.read_text()
 
     def ask(**body):

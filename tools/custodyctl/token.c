@@ -75,7 +75,8 @@ static void print_token(const struct custody_token_info *token)
                     token->leftovers);
 }
 
-static void print_initialised(const struct ctl *ctl, const struct custody_token_initialised *done)
+// `file` holds the log's key now; NULL: none was asked for, or could be written.
+static void print_initialised(const struct custody_token_initialised *done, const char *file)
 {
     if (done->already)
         printf("The token was initialised before; nothing was changed.\n\n");
@@ -85,10 +86,14 @@ static void print_initialised(const struct ctl *ctl, const struct custody_token_
     print_long("host key", done->host_vkey);
     print_long("log key", done->log_vkey);
     printf("\nPin the log key: everything that checks this host's log checks it with that.\n");
-    if (ctl->vkey_out != NULL)
-        printf("It is in %s; appliers read %s.\n", ctl->vkey_out, PINNED);
+    if (file == NULL)
+        printf("Put that line into the file below on this host, and give it to the auditors.\n");
+    else if (strcmp(file, PINNED) == 0)
+        printf("It is in the file below, where appliers look for it; give it to the auditors.\n");
     else
-        printf("Put that line into %s\non this host, and give it to the auditors.\n", PINNED);
+        printf("It is in %s;\nappliers look for it in the file below. Give it to the auditors.\n",
+               file);
+    printf("  %s\n", PINNED);
 }
 
 enum ctl_exit token_init(struct ctl *ctl)
@@ -99,7 +104,7 @@ enum ctl_exit token_init(struct ctl *ctl)
         return ctl_fail(ctl, &err);
     enum ctl_exit written = ctl->vkey_out != NULL ? write_vkey(ctl, done.log_vkey) : CTL_OK;
     if (!ctl->json)
-        print_initialised(ctl, &done);
+        print_initialised(&done, written == CTL_OK ? ctl->vkey_out : NULL);
     else if (print_json(json_pack("{sb so so so}", "already", (int)done.already, "token",
                                   print_json_token(&done.token), "log_vkey",
                                   print_json_text(done.log_vkey), "host_vkey",
