@@ -11,8 +11,9 @@
 #include "probe.h"
 #include "vault.h"
 
-#define HEAD_IDLE_MS 50      // a head waits this long for the channel to be idle,
-#define HEAD_LAG_US  1000000 // and no longer than this under load
+#define HEAD_IDLE_MS  50      // a head waits this long for the channel to be idle,
+#define HEAD_LAG_US   1000000 // and no longer than this under load
+#define HEAD_RETRY_MS 1000    // after it could not be written
 
 struct keeper {
     struct vault vault;
@@ -72,7 +73,9 @@ static int64_t now_us(void)
 int keeper_patience(const struct keeper *keeper)
 {
     int64_t since;
-    return commit_head_waits(keeper->commit, &since) ? HEAD_IDLE_MS : -1;
+    if (!commit_head_waits(keeper->commit, &since))
+        return -1;
+    return keeper->head_failed ? HEAD_RETRY_MS : HEAD_IDLE_MS;
 }
 
 // Whether the token still works after what failed; else fills `err`.

@@ -70,6 +70,12 @@ static int open_segment(struct logfile *log, struct error *err)
                          log->name);
     log->device = info.st_dev;
     log->inode = info.st_ino;
+    // After a failed write-back the kernel's cache holds, as clean, what the disk never got.
+    // Without the cache the lines come from the disk; what is still to be written stays in it.
+    int failure = posix_fadvise(log->fd, 0, 0, POSIX_FADV_DONTNEED);
+    if (failure != 0)
+        return error_set(err, ERROR_UNAVAILABLE, "log segment %s: posix_fadvise: %s", log->name,
+                         strerror(failure));
     return logfile_check(log, err);
 }
 

@@ -15,6 +15,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <systemd/sd-daemon.h>
+
 #define SEND_TIMEOUT_MS 10000 // a client that reads nothing for so long is dropped
 #define BACKLOG         8
 
@@ -93,12 +95,28 @@ int serve_listen(const char *path, struct error *err)
     return fd;
 }
 
+// How often systemd wants to hear that this process is alive, in milliseconds; -1 where it does not
+// ask.
+static int heartbeat_ms(void)
+{
+    uint64_t usec = 0;
+    if (sd_watchdog_enabled(0, &usec) <= 0)
+        return -1;
+    uint64_t half_ms = usec / 2000;
+    return half_ms > 60000 ? 60000 : (int)half_ms;
+}
+
 // Waits until the socket has something, the patience ends (milliseconds, -1 for ever), or a signal
-// comes.
+// comes. A module that hangs keeps this from being called, and systemd from hearing.
 static enum turn wait_turn(int fd, int signals, int patience)
 {
     struct pollfd fds[] = {{.fd = fd, .events = POLLIN}, {.fd = signals, .events = POLLIN}};
-    int ready;
+    int ready, heartbeat = heartbeat_ms();
+    if (heartbeat >= 0) {
+        sd_notify(0, "WATCHDOG=1");
+        if (patience < 0 || patience > heartbeat)
+            patience = heartbeat;
+    }
     do
         ready = poll(fds, 2, patience);
     while (ready < 0 && errno == EINTR);

@@ -12,12 +12,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
-#define OBJECT     "token.object"
-#define OBJECT_NEW "token.object.mending"
-#define OBJECT_MAX 65536 // bytes; a real one has a few hundred
+#define OBJECT       "token.object"
+#define OBJECT_NEW   "token.object.mending"
+#define LOCK_STEP_MS 50
+#define OBJECT_MAX   65536 // bytes; a real one has a few hundred
 
 // Opens the configuration where SoftHSM looks for it (softhsm2.conf(5)).
 static FILE *open_configuration(void)
@@ -179,4 +182,57 @@ int softhsm_mend(char *notice, size_t size, struct error *err)
     }
     closedir(list);
     return mended;
+}
+
+// Whether a token's folder, named by a UUID, is that of the serial number: its last digits.
+static bool is_folder_of(const char *name, const char *serial)
+{
+    char digits[64];
+    size_t count = 0;
+    for (; *name != '\0' && count < sizeof(digits) - 1; name++)
+        if (*name != '-')
+            digits[count++] = *name;
+    digits[count] = '\0';
+    size_t length = strlen(serial);
+    return length > 0 && count > length && strcmp(digits + count - length, serial) == 0;
+}
+
+// Opens the folder of the token with this serial number. Returns -1 when there is none.
+static int open_token_folder(const char *serial)
+{
+    int folder = softhsm_folder_open();
+    DIR *list = folder < 0 ? NULL : fdopendir(folder);
+    if (list == NULL) {
+        if (folder >= 0)
+            close(folder);
+        return -1;
+    }
+    int token = -1;
+    const struct dirent *entry;
+    while (token < 0 && (entry = readdir(list)) != NULL)
+        if (is_folder_of(entry->d_name, serial))
+            token = openat(folder, entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    closedir(list);
+    return token;
+}
+
+int softhsm_lock(const char *serial, int timeout_ms, int *lock, struct error *err)
+{
+    *lock = open_token_folder(serial);
+    if (*lock < 0)
+        return 0;
+    const struct timespec pause = {.tv_nsec = LOCK_STEP_MS * 1000000L};
+    for (int waited = 0; flock(*lock, LOCK_EX | LOCK_NB) != 0; waited += LOCK_STEP_MS) {
+        if ((errno != EWOULDBLOCK && errno != EINTR) || waited >= timeout_ms) {
+            close(*lock);
+            *lock = -1;
+            return error_set(
+                err, ERROR_UNAVAILABLE,
+                "another keeper uses the SoftHSM token %s, and two would destroy it: end "
+                "that one first",
+                serial);
+        }
+        nanosleep(&pause, NULL);
+    }
+    return 0;
 }

@@ -22,4 +22,9 @@ int softhsm_mend(char *notice, size_t size, struct error *err);
 // descriptor, or -1 when there is none.
 int softhsm_folder_open(void);
 
+// Takes the lock of the token with this serial number, so that no second keeper logs in to it: two
+// logins can destroy a SoftHSM token. Waits up to `timeout_ms` for one that is just ending. Sets
+// `*lock` to a descriptor that holds it until it is closed, or to -1 where there is no such folder.
+int softhsm_lock(const char *serial, int timeout_ms, int *lock, struct error *err);
+
 #endif

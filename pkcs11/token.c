@@ -14,9 +14,11 @@
 
 #include "ckr.h"
 #include "pin.h"
+#include "softhsm.h"
 #include "softhsm_sync.h"
 
-#define SLOTS_MAX 256
+#define SLOTS_MAX       256
+#define LOCK_TIMEOUT_MS 5000 // how long a keeper before may take to end
 
 struct token {
     CK_FUNCTION_LIST **modules; // p11-kit's list, or NULL where `single` was loaded by path
@@ -27,6 +29,7 @@ struct token {
     CK_SESSION_HANDLE session; // the one that works
     bool doubtful;
     struct softhsm_sync *sync; // NULL for other tokens
+    int lock;                  // keeps other keepers off a SoftHSM token; -1
     struct record_token info;
 };
 
@@ -121,6 +124,21 @@ static int find_token(struct token *token, const P11KitUri *uri, const char *tex
                      found, text);
 }
 
+// The last try before the PIN locks is a person's: a program that starts again and again must not
+// take it.
+static int check_tries(struct token *token, struct error *err)
+{
+    CK_TOKEN_INFO info;
+    if (token->module->C_GetTokenInfo(token->slot, &info) != CKR_OK ||
+        !(info.flags & (CKF_USER_PIN_FINAL_TRY | CKF_USER_PIN_LOCKED)))
+        return 0;
+    return error_set(err, ERROR_UNAUTHENTICATED, "token '%s': %s", token->info.label,
+                     info.flags & CKF_USER_PIN_LOCKED
+                         ? "the PIN is locked: the security officer must set a new one"
+                         : "ONE try is left before the PIN locks, and it is not taken: log in once "
+                           "with another tool and the right PIN");
+}
+
 // What the token's flags say about wrong PINs (PKCS #11 v2.40, CK_TOKEN_INFO).
 static const char *tries_left(const struct token *token)
 {
@@ -140,6 +158,8 @@ static int login(struct token *token, const P11KitUri *uri, struct error *err)
 {
     unsigned char *pin = NULL;
     size_t length = 0;
+    if (check_tries(token, err) != 0)
+        return -1;
     if (pin_read(p11_kit_uri_get_pin_source(uri), &pin, &length, err) != 0) {
         err->code = ERROR_UNAUTHENTICATED; // whatever it was: somebody has to see to the PIN
         return -1;
@@ -159,6 +179,15 @@ static int login(struct token *token, const P11KitUri *uri, struct error *err)
         error_set(err, plain.code, "%.200s; %s", plain.message, tries_left(token));
     }
     return error_prefix(err, "token '%s'", token->info.label);
+}
+
+// What SoftHSM needs and other tokens do not.
+static int take_care(struct token *token, struct error *err)
+{
+    if (strstr(token->info.manufacturer, "SoftHSM") == NULL)
+        return 0;
+    token->sync = softhsm_sync_open();
+    return softhsm_lock(token->info.serial, LOCK_TIMEOUT_MS, &token->lock, err);
 }
 
 static CK_RV open_session(struct token *token, CK_SESSION_HANDLE *session)
@@ -203,13 +232,12 @@ int token_open(const char *text, struct token **out, struct error *err)
     struct token *token = calloc(1, sizeof(*token));
     if (token == NULL)
         return error_set(err, ERROR_RESOURCE_EXHAUSTED, "out of memory");
+    token->lock = -1;
     int result = -1;
     if (parse_uri(text, &uri, err) != 0 || load_modules(token, uri, err) != 0 ||
-        find_token(token, uri, text, err) != 0 || open_sessions(token, err) != 0 ||
-        login(token, uri, err) != 0)
+        find_token(token, uri, text, err) != 0 || take_care(token, err) != 0 ||
+        open_sessions(token, err) != 0 || login(token, uri, err) != 0)
         goto cleanup;
-    if (strstr(token->info.manufacturer, "SoftHSM") != NULL)
-        token->sync = softhsm_sync_open();
     *out = token;
     token = NULL;
     result = 0;
@@ -234,6 +262,8 @@ void token_close(struct token *token)
         p11_kit_module_release(token->single);
     }
     softhsm_sync_close(token->sync);
+    if (token->lock >= 0)
+        close(token->lock);
     free(token);
 }
 

@@ -6,11 +6,12 @@ import hashlib
 import json
 import os
 import pathlib
+import select
+import shutil
 import signal
 import socket
 import subprocess
 import tempfile
-import shutil
 import time
 
 import nacl.bindings
@@ -803,6 +804,58 @@ def test_segment_that_does_not_fit_the_head(honest):
     answer = honest.open()
     assert answer["code"] == "INVALID_ARGUMENT" and "does not belong" in answer["message"]
     honest.first = 0
+    still_serves(honest)
+
+
+# ---- the disk ----
+
+
+@pytest.fixture
+def slow_disk(token):
+    """The environment for a keeper whose disk hangs while the file `hold` exists, and fails while `fail` does."""
+    library = default_builddir() / ".libs/slow_disk.so"
+    assert library.exists(), "make check builds it"
+    return {"LD_PRELOAD": str(library), "SLOW_DISK": str(token.dir / "disk")}
+
+
+def test_nothing_is_answered_before_the_disk_has_it(honest, start, token, slow_disk):
+    assert honest.keeper.end() == 0
+    honest.keeper = start(env=slow_disk)
+    assert honest.open()["code"] == "OK"
+    honest.entry(RELEASE, "release.granted", **honest.release_fields("wga", 1, honest.public, honest.applier.public_key))
+    hold = token.dir / "disk.hold"
+    hold.touch()
+    client = honest.keeper.client
+    client.stdin.write("commit 1\n")
+    client.stdin.flush()
+    assert select.select([client.stdout], [], [], 1.0)[0] == [], "an answer came before fdatasync had returned"
+    hold.unlink()
+    answer = json.loads(client.stdout.readline())
+    assert answer["code"] == "OK" and answer["results"][0]["code"] == "OK"
+
+
+def test_disk_that_fails_lets_nothing_out(honest, start, token, slow_disk):
+    assert honest.keeper.end() == 0
+    honest.keeper = start(env=slow_disk)
+    assert honest.open()["code"] == "OK"
+    head = honest.keeper.ok("status")["head"]
+    fail = token.dir / "disk.fail"
+    fail.touch()
+    honest.entry(RELEASE, "release.granted", **honest.release_fields("wga", 1, honest.public, honest.applier.public_key))
+    refused_commit(honest, "UNAVAILABLE", "fdatasync: Input/output error")
+    assert honest.keeper.ok("status")["head"] == head
+    # The same entry, asked for again as if the error had been a passing one: the log has to be opened first.
+    fail.unlink()
+    honest.keeper("entry", RELEASE)
+    assert honest.commit()["code"] == "FAILED_PRECONDITION"
+    honest.forget_line()
+    still_serves(honest)
+
+
+def test_second_keeper_on_one_token_gives_up(honest, start):
+    """Two logins can destroy a SoftHSM token."""
+    said = exits(start(), EXIT_NO_TOKEN)
+    assert "another keeper uses the SoftHSM token" in said
     still_serves(honest)
 
 
