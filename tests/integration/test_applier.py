@@ -10,12 +10,13 @@ import re
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 
 import pytest
 
 import tunnel as tunnel_module
-from stack import find_program, tail, wait_for
+from stack import Stack, find_program, tail, wait_for
 from tunnel import Tunnel, UAPI
 
 needs_tunnel = pytest.mark.skipif(tunnel_module.missing() is not None, reason=str(tunnel_module.missing()))
@@ -23,12 +24,43 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason=f"{UAPI} needs root")
 
 
 def events(stack, *names):
-    return [r for r in stack.records() if r["event"] in names]
+    """The records of these events, of this test only."""
+    return [r for r in stack.records()[getattr(stack, "first", 0):] if r["event"] in names]
 
 
 def outcomes(stack):
     """What became of the releases, in order."""
     return [r["event"] for r in events(stack, "release.granted", "release.applied", "release.failed", "release.denied")]
+
+
+@pytest.fixture(scope="module")
+def one_stack(builddir):
+    """One stack for all tests here: what a test asserts of the log is of its own records."""
+    dir = tempfile.mkdtemp(prefix="custody-")
+    stack = Stack(dir, builddir)
+    try:
+        stack.provision()
+        stack.write_config()
+        stack.start()
+        stack.init()
+        stack.generate("wga", "wgb")
+        yield stack
+    finally:
+        stack.remove()
+
+
+@pytest.fixture
+def stack(one_stack):
+    """The stack, running with its own configuration: a test before may have left it otherwise."""
+    if one_stack.config.read_text() != one_stack.config_text():
+        one_stack.stop()
+        one_stack.write_config()
+    if one_stack.custodyd is None:
+        one_stack.start()
+    one_stack.log_vkey.write_text(one_stack.status()["log_vkey"] + "\n")
+    (one_stack.dir / "run.log").unlink(missing_ok=True)
+    one_stack.first = len(one_stack.records())
+    return one_stack
 
 
 @pytest.fixture

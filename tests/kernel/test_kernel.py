@@ -13,7 +13,7 @@ sys.path.insert(0, str(HERE.parent / "integration"))
 
 from stack import default_builddir, find_program  # noqa: E402
 
-LIMIT = 400  # seconds for the guest; about 60 on two idle cores
+LIMIT = 600  # seconds for the guest; about 60 on two idle cores
 PROGRAMS = ("custodyd", "custody-keeper", "custodyctl", "custody-applier", "custody-audit", "device_test")
 
 # Everything that `inside` must have said.

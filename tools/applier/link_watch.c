@@ -15,6 +15,7 @@
 #include <linux/rtnetlink.h>
 
 #include "device.h"
+#include "netlink.h"
 
 #define WATCH_PARENT "/var/run"
 #define WATCH_FOLDER "/var/run/wireguard"
@@ -92,7 +93,7 @@ static const char *link_name(const struct nlmsghdr *message)
 
 static void tell_links_gone(const void *datagram, int length, link_watch_gone *gone, void *context)
 {
-    for (const struct nlmsghdr *message = datagram; mnl_nlmsg_ok(message, length);
+    for (const struct nlmsghdr *message = datagram; netlink_fits(message, length);
          message = mnl_nlmsg_next(message, &length)) {
         const struct ifinfomsg *link = mnl_nlmsg_get_payload(message);
         const char *name;

@@ -2,6 +2,7 @@
 // Builds and parses the netlink messages of the kernel's WireGuard.
 #include "netlink.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -83,6 +84,12 @@ static void read_extended_ack(const struct nlmsghdr *message, size_t offset,
     }
 }
 
+// The kernel's negated errno value as it is in errno.h.
+static int as_errno(int error)
+{
+    return error >= 0 ? 0 : error >= -4095 ? -error : EPROTO;
+}
+
 static int read_error(const struct nlmsghdr *message, struct netlink_answer *answer,
                       struct error *err)
 {
@@ -90,7 +97,7 @@ static int read_error(const struct nlmsghdr *message, struct netlink_answer *ans
     if (mnl_nlmsg_get_payload_len(message) < sizeof *refusal)
         return error_set(err, ERROR_DATA_LOSS, "netlink: an acknowledgement that is cut short");
     answer->done = true;
-    answer->error = refusal->error < 0 ? -refusal->error : 0;
+    answer->error = as_errno(refusal->error);
     // A refusal repeats the request unless the kernel was asked not to (NETLINK_CAP_ACK).
     size_t offset = sizeof *refusal;
     if (!(message->nlmsg_flags & NLM_F_CAPPED) && refusal->msg.nlmsg_len >= sizeof refusal->msg)
@@ -107,8 +114,7 @@ static void read_done(const struct nlmsghdr *message, struct netlink_answer *ans
     if (mnl_nlmsg_get_payload_len(message) < sizeof error)
         return;
     memcpy(&error, mnl_nlmsg_get_payload(message), sizeof error);
-    if (error < 0)
-        answer->error = -error;
+    answer->error = as_errno(error);
     read_extended_ack(message, sizeof error, answer);
 }
 
@@ -135,6 +141,12 @@ static int parse_message(const struct nlmsghdr *message, netlink_reader *reader,
     }
 }
 
+bool netlink_fits(const struct nlmsghdr *message, int left)
+{
+    return left >= (int)sizeof *message && message->nlmsg_len >= sizeof *message &&
+           message->nlmsg_len <= (unsigned)left;
+}
+
 int netlink_parse(const void *datagram, size_t length, uint32_t seq, uint32_t portid,
                   netlink_reader *reader, void *context, struct netlink_answer *answer,
                   struct error *err)
@@ -144,7 +156,7 @@ int netlink_parse(const void *datagram, size_t length, uint32_t seq, uint32_t po
         return error_set(err, ERROR_DATA_LOSS, "netlink: a datagram of %zu bytes", length);
     int left = (int)length;
     while (left > 0 && !answer->done) {
-        if (!mnl_nlmsg_ok(message, left))
+        if (!netlink_fits(message, left))
             return error_set(err, ERROR_DATA_LOSS,
                              "netlink: a message that is cut short (%d bytes left)", left);
         // Not mnl_nlmsg_seq_ok and its like: they let 0 pass for anything.

@@ -35,6 +35,10 @@ struct netlink_answer {
     char text[200];   // and its own words for it (extended acknowledgement), or ""
 };
 
+// Whether a whole message stands in the next `left` bytes. (Not mnl_nlmsg_ok: libmnl 1.0.4 takes a
+// length of 2^31 and more for a negative one, and so for a small one.)
+bool netlink_fits(const struct nlmsghdr *message, int left);
+
 // Takes one message of data. Returns 0, or -1 with `err` filled when it makes no sense.
 typedef int netlink_reader(const struct nlmsghdr *message, void *context, struct error *err);
 
