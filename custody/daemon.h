@@ -47,6 +47,7 @@ struct daemon {
     bool stopping;
     int64_t started_us;
     struct event *status_timer; // asks the keeper for its status now and then
+    struct event *tile_timer;   // writes the tiles that are not full
     struct event *stop_timer;   // bounds the drain
 };
 
