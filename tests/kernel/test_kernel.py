@@ -14,7 +14,8 @@ sys.path.insert(0, str(HERE.parent / "integration"))
 from stack import default_builddir, find_program  # noqa: E402
 
 LIMIT = 600  # seconds for the guest; about 60 on two idle cores
-PROGRAMS = ("custodyd", "custody-keeper", "custodyctl", "custody-applier", "custody-audit", "device_test")
+PROGRAMS = ("custodyd", "custody-keeper", "custodyctl", "custody-applier", "custody-audit", "device_test",
+            "secret_finder")
 
 # Everything that `inside` must have said.
 EXPECTED = (
@@ -35,6 +36,9 @@ EXPECTED = (
     "ping through the tunnel",
     "run: an interface made anew has its key set again",
     "run: the release says RESTORE and is recorded as applied",
+    "secrets: once set by netlink, the key is not in the memory of the applier",
+    "secrets: once set by netlink, the key is not in the memory of custodyd",
+    "secrets: once set by netlink, the key is not in the memory of the keeper",
     "run: SIGTERM ends it cleanly",
     "apply on a device of more than 300 peers",
     "apply on a device of more than 300 peers: wg(8) agrees",
