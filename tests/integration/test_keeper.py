@@ -460,7 +460,7 @@ def test_entry_that_differs_from_its_line(honest, lie):
     honest.fill("release.granted", **{"seq": len(honest.lines) - 1, "time_us": 1_790_000_000_000_000 +
                                       len(honest.lines) - 1, **fields, **lie})
     honest.keeper("entry", RELEASE)
-    refused_commit(honest, "FAILED_PRECONDITION", "holds other bytes")
+    refused_commit(honest, "FAILED_PRECONDITION", "record 2: log segment 000000000000.jsonl holds other bytes")
     honest.forget_line()
     still_serves(honest)
 
