@@ -26,7 +26,8 @@ enum {
     EXIT_CONFIG = 3,
 };
 
-const char *argp_program_version = "custodyd " PACKAGE_VERSION;
+// argp looks for it by name, which -fvisibility=hidden would hide.
+__attribute__((visibility("default"))) const char *argp_program_version = "custodyd " PACKAGE_VERSION;
 
 struct arguments {
     const char *config;
