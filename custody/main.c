@@ -27,7 +27,8 @@ enum {
 };
 
 // argp looks for it by name, which -fvisibility=hidden would hide.
-__attribute__((visibility("default"))) const char *argp_program_version = "custodyd " PACKAGE_VERSION;
+__attribute__((visibility("default"))) const char *argp_program_version =
+    "custodyd " PACKAGE_VERSION;
 
 struct arguments {
     const char *config;

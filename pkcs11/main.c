@@ -57,7 +57,9 @@ static const struct argp_option options[] = {
     {0},
 };
 
-const char *argp_program_version = "custody-keeper " PACKAGE_VERSION;
+// argp looks for it by name, which -fvisibility=hidden would hide.
+__attribute__((visibility("default"))) const char *argp_program_version =
+    "custody-keeper " PACKAGE_VERSION;
 
 static unsigned long parse_number(const char *text, unsigned long min, unsigned long max,
                                   const char *what, struct argp_state *state)
