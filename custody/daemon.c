@@ -17,7 +17,7 @@
 #include "service.h"
 
 #define STATUS_INTERVAL_S 2 // how old what `status` tells of the token may be
-#define TILE_DELAY_MS     200
+#define PUBLISH_DELAY_MS  50
 #define DRAIN_S           10 // how long a stop waits for what is in flight
 
 void daemon_set_phase(struct daemon *daemon, enum daemon_phase phase, const char *message)
@@ -108,27 +108,28 @@ static void stop_if_done(struct daemon *daemon)
         event_base_loopbreak(daemon->base);
 }
 
-static void write_partial_tiles(struct daemon *daemon)
+static void publish(struct daemon *daemon)
 {
     struct error err;
-    if (log_write_partial_tiles(daemon->log, &err) != 0)
+    if (log_publish(daemon->log, &err) != 0)
         say(LOG_WARNING, "%s", err.message);
 }
 
-static void on_tile_timer(evutil_socket_t fd, short what, void *context)
+static void on_publish_timer(evutil_socket_t fd, short what, void *context)
 {
     (void)fd;
     (void)what;
-    write_partial_tiles(context);
+    publish(context);
 }
 
-// Those who read the tree from outside get its unfinished tiles soon, but not after each release.
+// Those who read the log from outside get its head and unfinished tiles soon, but not after each
+// release.
 static void on_commit_idle(void *context)
 {
     struct daemon *daemon = context;
-    struct timeval delay = {.tv_usec = TILE_DELAY_MS * 1000};
-    if (!event_pending(daemon->tile_timer, EV_TIMEOUT, NULL))
-        event_add(daemon->tile_timer, &delay);
+    struct timeval delay = {.tv_usec = PUBLISH_DELAY_MS * 1000};
+    if (!event_pending(daemon->publish_timer, EV_TIMEOUT, NULL))
+        event_add(daemon->publish_timer, &delay);
     stop_if_done(daemon);
 }
 
@@ -257,9 +258,9 @@ struct daemon *daemon_new(const char *config_path, struct error *err)
     if (daemon->base == NULL || daemon->state == NULL || daemon->rates == NULL)
         goto fail;
     daemon->status_timer = event_new(daemon->base, -1, EV_PERSIST, on_status_timer, daemon);
-    daemon->tile_timer = evtimer_new(daemon->base, on_tile_timer, daemon);
+    daemon->publish_timer = evtimer_new(daemon->base, on_publish_timer, daemon);
     daemon->stop_timer = evtimer_new(daemon->base, on_stop_timer, daemon);
-    if (daemon->status_timer == NULL || daemon->tile_timer == NULL || daemon->stop_timer == NULL)
+    if (daemon->status_timer == NULL || daemon->publish_timer == NULL || daemon->stop_timer == NULL)
         goto fail;
     if (make_log_and_keeper(daemon, err) == 0 && make_service(daemon, err) == 0)
         return daemon;
@@ -287,8 +288,8 @@ int daemon_run(struct daemon *daemon)
     keeper_link_start(daemon->link);
     sd_notify(0, "READY=1");
     result = event_base_dispatch(daemon->base) < 0 ? -1 : 0;
-    if (event_pending(daemon->tile_timer, EV_TIMEOUT, NULL))
-        write_partial_tiles(daemon);
+    if (event_pending(daemon->publish_timer, EV_TIMEOUT, NULL))
+        publish(daemon);
     say(LOG_NOTICE, "stopped");
 cleanup:
     for (size_t i = 0; i < COUNT; i++)
@@ -314,8 +315,8 @@ void daemon_free(struct daemon *daemon)
     policy_rates_free(daemon->rates);
     if (daemon->status_timer != NULL)
         event_free(daemon->status_timer);
-    if (daemon->tile_timer != NULL)
-        event_free(daemon->tile_timer);
+    if (daemon->publish_timer != NULL)
+        event_free(daemon->publish_timer);
     if (daemon->stop_timer != NULL)
         event_free(daemon->stop_timer);
     if (daemon->base != NULL)

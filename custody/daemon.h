@@ -46,9 +46,9 @@ struct daemon {
     bool generating;                       // a key is being generated
     bool stopping;
     int64_t started_us;
-    struct event *status_timer; // asks the keeper for its status now and then
-    struct event *tile_timer;   // writes the tiles that are not full
-    struct event *stop_timer;   // bounds the drain
+    struct event *status_timer;  // asks the keeper for its status now and then
+    struct event *publish_timer; // writes what outside readers still lack
+    struct event *stop_timer;    // bounds the drain
 };
 
 // Reads the configuration, opens the log and the socket, and starts the keeper. NULL with `err` on

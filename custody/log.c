@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <sodium.h>
@@ -18,6 +19,10 @@
 #include "proof.h"
 #include "segment.h"
 #include "tile.h"
+
+// While heads are signed faster than this, not each is written to DIR/checkpoint: renaming a file
+// for each release would cost as much as making its record durable.
+#define CHECKPOINT_INTERVAL_NS (50 * INT64_C(1000000))
 
 struct log {
     char *dir;
@@ -29,6 +34,9 @@ struct log {
     uint64_t next_unsigned;              // byte offset that log_next_unsigned goes on from
     bool broken;                         // an append failed
     struct tile_edge tree;               // signed leaves
+    char checkpoint[NOTE_MAX];           // the latest
+    bool checkpoint_waits;               // to be written
+    int64_t checkpoint_ns;               // when it was written last, monotonic
     unsigned partial_width[TILE_LEVELS]; // of the partial tile last written, to remove it when it
                                          // is outgrown
     uint64_t partial_index[TILE_LEVELS];
@@ -226,7 +234,7 @@ static void sweep_partial_tiles(struct log *log, unsigned level, uint64_t index,
         unlinkat(log->dir_fd, path, AT_REMOVEDIR);
 }
 
-int log_write_partial_tiles(struct log *log, struct error *err)
+static int write_partial_tiles(struct log *log, struct error *err)
 {
     for (unsigned level = 0; level < TILE_LEVELS; level++) {
         uint64_t index;
@@ -271,6 +279,32 @@ int log_read_checkpoint(struct log *log, const struct note_key *key, struct chec
         return 1;
     error_prefix(err, "%s/checkpoint", log->dir);
     return 0;
+}
+
+static int write_checkpoint(struct log *log, struct error *err)
+{
+    struct timespec now;
+    if (replace_file(log->dir_fd, "checkpoint", log->checkpoint, strlen(log->checkpoint), err) != 0)
+        return -1;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    log->checkpoint_ns = now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
+    log->checkpoint_waits = false;
+    return 0;
+}
+
+static bool checkpoint_is_due(const struct log *log)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * INT64_C(1000000000) + now.tv_nsec - log->checkpoint_ns >=
+           CHECKPOINT_INTERVAL_NS;
+}
+
+int log_publish(struct log *log, struct error *err)
+{
+    if (log->checkpoint_waits && write_checkpoint(log, err) != 0)
+        return -1;
+    return write_partial_tiles(log, err);
 }
 
 // ---- reading back ----
@@ -591,5 +625,7 @@ int log_signed(struct log *log, const struct merkle_hash *leaves, size_t count, 
         return error_set(err, ERROR_INTERNAL,
                          "the keeper signed another head than that of %" PRIu64 " records",
                          log->tree.size);
-    return replace_file(log->dir_fd, "checkpoint", note, strlen(note), err);
+    snprintf(log->checkpoint, sizeof(log->checkpoint), "%s", note);
+    log->checkpoint_waits = true;
+    return checkpoint_is_due(log) ? write_checkpoint(log, err) : 0;
 }

@@ -71,8 +71,8 @@ int log_next_unsigned(struct log *log, struct record *record, struct merkle_hash
 int log_append(struct log *log, const char *lines, size_t length, struct error *err);
 
 // The head over `count` more leaves was signed: `note` is its checkpoint. The tree takes the
-// leaves, tiles that became full and the checkpoint are written. Fails when `note` is not of this
-// tree.
+// leaves; tiles that became full are written, and the checkpoint, unless one was written just
+// before. Fails when `note` is not of this tree.
 int log_signed(struct log *log, const struct merkle_hash *leaves, size_t count, const char *origin,
                const char *note, struct error *err);
 
@@ -80,8 +80,8 @@ int log_signed(struct log *log, const struct merkle_hash *leaves, size_t count, 
 int log_receipt(struct log *log, uint64_t index, const char *note, char *receipt, size_t size,
                 size_t *length, struct error *err);
 
-// Writes the tiles that are not full yet, for those who read the tree from outside. Call it when
-// nothing else waits.
-int log_write_partial_tiles(struct log *log, struct error *err);
+// Writes what those who read from outside still lack: the latest checkpoint, and the tiles that are
+// not full yet. Call it soon after the last record, when nothing else waits.
+int log_publish(struct log *log, struct error *err);
 
 #endif
