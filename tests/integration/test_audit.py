@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """custody-audit on logs that were made sound and then altered: every alteration is found, and its place is named."""
 
+import base64
+import hashlib
 import json
 import os
 import pathlib
 import random
 import re
-import resource
 import shutil
 import subprocess
 
+import nacl.signing
 import pytest
 
 from python_client import Client, Refused
@@ -221,6 +223,24 @@ def test_every_line_altered(tmp_path, sound, how):
         if how in ("edit", "spoil"):
             # And nothing else is: the line itself, and the root that it spoils.
             assert {(f["file"], f.get("line")) for f in found} == {("log/" + here[0][0], here[0][1]), ("checkpoint", None)}
+
+
+def test_one_wrong_number_is_one_finding(tmp_path, sound):
+    """Whether a number is too large or too small, the records after it are in step again."""
+    for number in (b"2", b"39", b"1000000"):
+        log = sound.copy(tmp_path / "audit")
+        path = log.segments()[1]
+        path.write_bytes(path.read_bytes().replace(b'"seq":20', b'"seq":' + number))
+        assert [f["line"] for f in log.findings() if "must stand here" in f["finding"]] == [6]
+
+
+def test_last_line_without_its_end(tmp_path, sound):
+    """Inside what was signed that is a finding, even where the line is whole but for the newline."""
+    log = sound.copy(tmp_path / "audit")
+    path = log.segments()[-1]
+    path.write_bytes(path.read_bytes()[:-1])
+    assert ("log/000000000030.jsonl", 10, "the line has no end") in [
+        (f["file"], f.get("line"), f["finding"]) for f in log.findings()]
 
 
 def contains(finding, segment, line):
@@ -498,6 +518,24 @@ def test_altered_proofs(tmp_path, sound):
     for size in (0, 10, 60, 200, len(text) - 1):
         proof.write_bytes(text[:size])
         assert audit("check", proof, f"--vkey={sound.vkey}", f"--record={record}").returncode == 1
+
+
+def test_record_that_lies_about_its_number(tmp_path, sound):
+    """A signed log of one line, which says that it is record 5: the receipt is right, the record is not."""
+    line = sound.lines()[5][2]
+    key = nacl.signing.SigningKey(bytes(32))
+    public = b"\x01" + bytes(key.verify_key)
+    id = hashlib.sha256(b"alpha/custody/log\n" + public).digest()[:4]
+    root = hashlib.sha256(b"\0" + line[:-1]).digest()
+    text = f"alpha/custody/log\n1\n{base64.b64encode(root).decode()}\n"
+    signature = base64.b64encode(id + key.sign(text.encode()).signature).decode()
+    (tmp_path / "vkey").write_text(f"alpha/custody/log+{id.hex()}+{base64.b64encode(public).decode()}\n")
+    (tmp_path / "proof").write_text(
+        f"c2sp.org/tlog-proof@v1\nindex 0\n\n{text}\n\u2014 alpha/custody/log {signature}\n")
+    (tmp_path / "record").write_bytes(line)
+    done = audit("check", tmp_path / "proof", f"--vkey={tmp_path}/vkey", f"--record={tmp_path}/record")
+    assert done.returncode == 1
+    assert done.stdout == "NOT PROVEN: the line stands at index 0, but says that it is record 5\n"
 
 
 def test_nothing_is_proven_from_an_altered_log(tmp_path, sound):
