@@ -4,6 +4,7 @@
 import base64
 import os
 import pathlib
+import socket
 import subprocess
 import sys
 import tempfile
@@ -199,3 +200,23 @@ def test_another_uid_gets_nothing(new_stack):
     assert [(r["actor"]["uid"], r["key"], r["code"]) for r in denied] == [(65534, "wga", "PERMISSION_DENIED")]
     refused = {r["request"] for r in stack.records() if r["event"] == "access.denied"}
     assert {"ListKeys", "GenerateKey", "DestroyKey"} <= refused
+
+
+def test_a_connection_serves_nobody_once_its_process_has_ended(stack):
+    ours, theirs = socket.socketpair()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            child = Client(stack.socket)
+            child.status()
+            socket.send_fds(theirs, [b"x"], [child.socket.fileno()])
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+    inherited = socket.socket(fileno=socket.recv_fds(ours, 1, 1)[1][0])
+    inherited.sendall(python_client.frame(pb.Request(id=9, get_status=pb.GetStatus()).SerializeToString()))
+    inherited.settimeout(20)
+    answer = pb.Response.FromString(inherited.recv(65536)[4:])
+    assert (answer.id, pb.Code.Name(answer.code)) == (9, "UNAUTHENTICATED")
+    for end in (ours, theirs, inherited):
+        end.close()
