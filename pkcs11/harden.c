@@ -64,6 +64,8 @@ int harden_process(struct error *err)
     if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0 || setrlimit(RLIMIT_CORE, &none) != 0 ||
         prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
         return error_set(err, ERROR_INTERNAL, "hardening this process: %s", strerror(errno));
+    // Started through /proc/self/exe, it would be listed as "exe".
+    (void)prctl(PR_SET_NAME, "custody-keeper", 0, 0, 0);
     if (signal(SIGPIPE, SIG_IGN) == SIG_ERR)
         return error_set(err, ERROR_INTERNAL, "signal: %s", strerror(errno));
     lock_memory();

@@ -1172,6 +1172,36 @@ def test_socket_turns_other_users_away(token):
         process.wait()
 
 
+def test_socket_of_systemd(token):
+    """Socket activation (sd_listen_fds(3)): the listening socket is descriptor 3."""
+    path = token.dir / "keeper.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as s:
+        s.bind(str(path))
+        s.listen(1)
+        process = subprocess.Popen(
+            ["/bin/bash", "-c", 'exec 3<&$1; shift; LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"', "bash", str(s.fileno()),
+             find_program(default_builddir(), "custody-keeper"), f"--host={HOST}", f"--token={token.uri}",
+             f"--audit-dir={token.audit}"], pass_fds=[s.fileno()],
+            env={**os.environ, "SOFTHSM2_CONF": str(token.dir / "hsm/softhsm2.conf")})
+    try:
+        assert talk(path, "init")["code"] == "OK"
+        assert talk(path, "status")["body"]["initialised"] is True
+        assert pathlib.Path(f"/proc/{process.pid}/comm").read_text() == "custody-keeper\n"
+        process.terminate()
+        assert process.wait(20) == 0
+        assert path.exists(), "systemd's socket is not the keeper's to remove"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_token_is_found_among_the_modules_p11_kit_is_configured_with(token, start):
+    if not list(pathlib.Path("/usr/share/p11-kit/modules").glob("softhsm*")):
+        pytest.skip("p11-kit is not configured with SoftHSM here")
+    keeper = start(uri=token.uri.split("&module-path")[0])
+    assert keeper.ok("status")["token"]["manufacturer"] == "SoftHSM project"
+
+
 def test_stale_socket_is_replaced(token):
     process, path = listening(token)
     process.kill()
