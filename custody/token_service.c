@@ -226,7 +226,8 @@ void token_service_status(struct call *call)
                       sodium_base64_VARIANT_ORIGINAL);
     status.host = daemon->config->host;
     status.version = (char *)PACKAGE_VERSION;
-    status.initialised = state_initialised(daemon->state);
+    // While the log is being read, the token's word stands.
+    status.initialised = state_initialised(daemon->state) || daemon->keeper.has_head;
     status.keeper_ready = keeper_link_ready(daemon->link);
     status.keeper_message = (char *)keeper_link_message(daemon->link);
     status.log_ready = daemon->phase == DAEMON_READY;
