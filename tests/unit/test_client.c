@@ -401,7 +401,13 @@ static struct custody *connect_to(struct peer *peer, enum twist twist, int timeo
     char vkey[NOTE_VKEY_MAX];
     peer_start(peer, twist);
     note_key_format(&peer->log_key, vkey);
+    // Signals are for the client's thread: the peer inherits a mask that keeps them out.
+    sigset_t alarm_only, before;
+    sigemptyset(&alarm_only);
+    sigaddset(&alarm_only, SIGALRM);
+    pthread_sigmask(SIG_BLOCK, &alarm_only, &before);
     pthread_create(&peer->thread, NULL, serve, peer);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
     struct custody_options options = {
         .socket = peer->path, .log_vkey = vkey, .client = "test", .timeout_ms = timeout_ms};
     if (custody_connect(&options, &custody, err) < 0)
