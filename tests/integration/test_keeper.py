@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pathlib
+import random
 import select
 import shutil
 import signal
@@ -1088,6 +1089,78 @@ def test_kill_before_the_answer_and_the_record_again(honest, start):
     again = honest.do(ADOPT, "key.generated", **generated)
     assert again["code"] == "OK"
     assert release(honest, generation=2, public_key=public)["code"] == "OK"
+
+
+def send_and_kill(keeper, delay, *words):
+    """Sends a command and kills the keeper `delay` seconds later, wherever it is then."""
+    keeper.client.stdin.write(" ".join(str(w) for w in words) + "\n")
+    keeper.client.stdin.flush()
+    time.sleep(delay)
+    keeper.kill()
+
+
+def reopened(custodyd, start):
+    """A new keeper with the log open; the checkpoint is the larger of custodyd's and the token's, as custodyd takes it."""
+    custodyd.keeper = start()
+    head = custodyd.keeper.ok("status")["head"]
+    size = int(head.splitlines()[1])
+    if size > custodyd.size():
+        custodyd.checkpoint = head
+    answer = custodyd.open(proof=consistency(size, custodyd.leaves[:custodyd.size()]))
+    assert answer["code"] == "OK", answer
+
+
+def test_kill_while_a_key_is_made(honest, start):
+    chance = random.Random(2)
+    for _ in range(12):
+        highest = max([b["generation"] for b in honest.keeper.ok("list", 0) if b["key"] == "wgx"], default=0)
+        send_and_kill(honest.keeper, chance.uniform(0, 0.03), "generate", "wgx", highest + 1, WIREGUARD)
+        reopened(honest, start)
+        assert honest.keeper.ok("status")["blobs"] == 1
+        assert release(honest)["code"] == "OK"
+
+
+def test_kill_while_a_key_is_adopted_loses_none(honest, start):
+    chance = random.Random(3)
+    for generation in range(2, 12):
+        public = bytes.fromhex(honest.keeper.ok("generate", "wga", generation, WIREGUARD))
+        generated = dict(key="wga", generation=generation, purpose=WIREGUARD, public_key=public)
+        honest.entry(ADOPT, "key.generated", **generated)
+        send_and_kill(honest.keeper, chance.uniform(0, 0.03), "commit", 1)
+        line = honest.lines[-1]
+        reopened(honest, start)
+        if honest.size() < len(honest.lines):  # the answer never came: the record is committed again
+            honest.lines.pop()
+            assert honest.fill("key.generated", **generated) == line
+            honest.lines.append(line)
+            honest.keeper("entry", ADOPT)
+            answer = honest.commit()
+            assert answer["code"] == "OK" and answer["results"][0]["code"] == "OK", answer
+        assert release(honest, generation=generation, public_key=public)["code"] == "OK"
+
+
+def test_kill_while_a_key_is_destroyed(honest, start):
+    chance = random.Random(4)
+    for generation in range(2, 10):
+        honest.generate(generation=generation)
+        gone = dict(key="wga", generation=generation)
+        honest.entry(DESTROY, "key.destroying", **gone)
+        send_and_kill(honest.keeper, chance.uniform(0, 0.03), "commit", 1)
+        line = honest.lines[-1]
+        reopened(honest, start)
+        there = generation in [b["generation"] for b in honest.keeper.ok("list", 0)]
+        recorded = honest.size() == len(honest.lines)
+        assert there or recorded, "the key went before the token knew its record"
+        if not recorded:
+            honest.lines.pop()
+            assert honest.fill("key.destroying", **gone) == line
+            honest.lines.append(line)
+            honest.keeper("entry", NONE)
+            assert honest.commit()["code"] == "OK"
+        if there:
+            assert honest.do(DESTROY, "key.destroying", **gone)["code"] == "OK"
+        assert honest.do(NONE, "key.destroyed", **gone)["code"] == "OK"
+    assert release(honest)["code"] == "OK"
 
 
 def test_sigterm_writes_the_head_and_ends_well(honest, start):
