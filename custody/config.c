@@ -12,8 +12,9 @@
 #include <sodium.h>
 
 // Put after the file's last line, where only the top level knows it: libconfuse takes a section
-// that the end of the file cuts off for a whole one.
-#define END_OF_FILE "end-of-file"
+// that the end of the file cuts off for a whole one. The control byte keeps it from being an option
+// that a file could set.
+#define END_OF_FILE "\x04end-of-file"
 
 // libconfuse calls back without a context; the file is read once at a time, on the daemon's one
 // thread.

@@ -51,6 +51,8 @@ void daemon_record(struct daemon *daemon, const struct record *record)
         say(LOG_WARNING, "%s was not recorded: %s", record_event_name(record->event), err.message);
 }
 
+static void stop_if_done(struct daemon *daemon);
+
 // ---- keeper ----
 
 static void on_keeper_ready(void *context, const struct keeper_status *status)
@@ -70,6 +72,7 @@ static void on_keeper_lost(void *context, const struct error *why)
     opening_cancel(daemon->opening);
     commit_close(daemon->commit, why);
     daemon_set_phase(daemon, DAEMON_CLOSED, message);
+    stop_if_done(daemon);
 }
 
 static void on_status(void *context, const struct keeper_reply *reply)
@@ -99,13 +102,30 @@ static void on_commit_closed(void *context, const struct error *why)
     // A keeper that is gone opens the log again when it is back.
     if (keeper_link_ready(daemon->link))
         opening_retry(daemon->opening);
+    stop_if_done(daemon);
 }
 
+// Goes on with a stop: what is in flight is answered and recorded, then daemon.stopped is, and when
+// the last answer is out the daemon ends.
 static void stop_if_done(struct daemon *daemon)
 {
-    if (daemon->stopping && listener_in_flight(daemon->listener) == 0 &&
-        (!commit_is_open(daemon->commit) || commit_is_idle(daemon->commit)))
+    bool open = commit_is_open(daemon->commit);
+    if (!daemon->stopping || listener_in_flight(daemon->listener) > 0 ||
+        (open && !commit_is_idle(daemon->commit)))
+        return;
+    if (open && daemon->phase == DAEMON_READY && !daemon->stop_recorded) {
+        struct record record = {.event = RECORD_DAEMON_STOPPED};
+        daemon->stop_recorded = true;
+        denials_flush(daemon->denials);
+        daemon_record(daemon, &record);
+    } else if (listener_is_drained(daemon->listener)) {
         event_base_loopbreak(daemon->base);
+    }
+}
+
+static void on_drained(void *context)
+{
+    stop_if_done(context);
 }
 
 static void publish(struct daemon *daemon)
@@ -156,7 +176,7 @@ static void on_reload(evutil_socket_t fd, short what, void *context)
     config_free(config);
     listener_configure(daemon->listener, old);
     memcpy(record.policy_sha256, old->sha256, sizeof(record.policy_sha256));
-    if (daemon->phase == DAEMON_READY)
+    if (daemon->phase == DAEMON_READY && !daemon->stopping)
         daemon_record(daemon, &record);
     say(LOG_NOTICE, "configuration read again");
 }
@@ -183,11 +203,6 @@ static void on_stop(evutil_socket_t fd, short what, void *context)
     say(LOG_NOTICE, "stopping");
     listener_drain(daemon->listener);
     event_add(daemon->stop_timer, &patience);
-    if (daemon->phase == DAEMON_READY) {
-        struct record record = {.event = RECORD_DAEMON_STOPPED};
-        denials_flush(daemon->denials);
-        daemon_record(daemon, &record);
-    }
     stop_if_done(daemon);
 }
 
@@ -226,8 +241,10 @@ static int make_log_and_keeper(struct daemon *daemon, struct error *err)
 
 static int make_service(struct daemon *daemon, struct error *err)
 {
-    struct listener_handlers handlers = {
-        .request = service_request, .hello = service_hello, .context = daemon};
+    struct listener_handlers handlers = {.request = service_request,
+                                         .hello = service_hello,
+                                         .drained = on_drained,
+                                         .context = daemon};
     daemon->denials = denials_new(daemon, err);
     if (daemon->denials == NULL)
         return -1;

@@ -45,6 +45,7 @@ struct daemon {
     bool started_recorded;                 // daemon.started stands in the log
     bool generating;                       // a key is being generated
     bool stopping;
+    bool stop_recorded; // daemon.stopped is in the log, or on its way there
     int64_t started_us;
     struct event *status_timer;  // asks the keeper for its status now and then
     struct event *publish_timer; // writes what outside readers still lack

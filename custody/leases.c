@@ -42,7 +42,8 @@ static void on_timer(evutil_socket_t fd, short what, void *context)
     int64_t now = commit_now_us();
     (void)fd;
     (void)what;
-    if (leases->daemon->phase != DAEMON_READY)
+    // What expires during a stop is recorded at the next start: daemon.stopped comes last.
+    if (leases->daemon->phase != DAEMON_READY || leases->daemon->stopping)
         return;
     for (const struct state_lease *lease = state_lease_first(leases->daemon->state); lease != NULL;
          lease = state_lease_next(lease))

@@ -70,6 +70,13 @@ static void close_connection(struct connection *connection)
     free_if_done(connection);
 }
 
+// While draining, whoever drains is told each time that something more is out or gone.
+static void note_drained(struct listener *listener)
+{
+    if (listener->draining && listener->handlers.drained != NULL)
+        listener->handlers.drained(listener->handlers.context);
+}
+
 // ---- sending ----
 
 static void send_response(struct connection *connection, const Custody__V1__Response *response)
@@ -117,13 +124,15 @@ static void refuse_and_close(struct connection *connection, uint64_t id, const c
 
 void connection_answer(struct connection *connection, const Custody__V1__Response *response)
 {
+    struct listener *listener = connection->listener;
     connection->in_flight--;
-    connection->listener->in_flight--;
+    listener->in_flight--;
     send_response(connection, response);
     if (connection->events == NULL)
         free_if_done(connection);
     else if (evbuffer_get_length(bufferevent_get_output(connection->events)) > OUTPUT_MAX)
         close_connection(connection);
+    note_drained(listener);
 }
 
 struct caller *connection_caller(struct connection *connection)
@@ -219,13 +228,16 @@ static void on_readable(struct bufferevent *events, void *context)
 static void on_written(struct bufferevent *events, void *context)
 {
     struct connection *connection = context;
+    struct listener *listener = connection->listener;
     if (connection->closing && evbuffer_get_length(bufferevent_get_output(events)) == 0)
         close_connection(connection);
+    note_drained(listener);
 }
 
 static void on_event(struct bufferevent *events, short what, void *context)
 {
     struct connection *connection = context;
+    struct listener *listener = connection->listener;
     (void)events;
     // Silence is only held against a client that waits for nothing.
     if ((what & BEV_EVENT_TIMEOUT) && (what & BEV_EVENT_READING) && connection->in_flight > 0) {
@@ -233,6 +245,7 @@ static void on_event(struct bufferevent *events, short what, void *context)
         return;
     }
     close_connection(connection);
+    note_drained(listener);
 }
 
 // ---- accepting ----
@@ -460,4 +473,15 @@ unsigned listener_connections(const struct listener *listener)
 unsigned listener_in_flight(const struct listener *listener)
 {
     return listener->in_flight;
+}
+
+bool listener_is_drained(const struct listener *listener)
+{
+    const struct connection *connection;
+    if (listener->in_flight > 0)
+        return false;
+    LIST_FOREACH(connection, &listener->list, link)
+    if (evbuffer_get_length(bufferevent_get_output(connection->events)) > 0)
+        return false;
+    return true;
 }

@@ -24,10 +24,14 @@ typedef void listener_request_fn(void *context, struct connection *connection,
                                  const Custody__V1__Request *request);
 // Fills what the daemon tells about itself; pointers must live until the next call.
 typedef void listener_hello_fn(void *context, Custody__V1__HelloAnswer *answer);
+// Called after listener_drain whenever less is left to answer or to send than before. Must not free
+// the listener.
+typedef void listener_drained_fn(void *context);
 
 struct listener_handlers {
     listener_request_fn *request;
     listener_hello_fn *hello;
+    listener_drained_fn *drained; // or NULL
     void *context;
 };
 
@@ -40,6 +44,8 @@ void listener_free(struct listener *listener);
 void listener_configure(struct listener *listener, const struct config *config);
 // Accepts nobody and reads nothing any more; what is in flight is still answered.
 void listener_drain(struct listener *listener);
+// Whether every request is answered and every answer handed to the kernel.
+bool listener_is_drained(const struct listener *listener);
 
 unsigned listener_connections(const struct listener *listener);
 unsigned listener_in_flight(const struct listener *listener); // requests not answered yet
