@@ -179,6 +179,7 @@ static void on_reload(evutil_socket_t fd, short what, void *context)
     if (daemon->phase == DAEMON_READY && !daemon->stopping)
         daemon_record(daemon, &record);
     say(LOG_NOTICE, "configuration read again");
+    keeper_link_try_again(daemon->link);
 }
 
 static void on_stop_timer(evutil_socket_t fd, short what, void *context)

@@ -40,6 +40,7 @@ struct keeper_link {
     int fd;      // -1 when there is no channel
     pid_t child; // 0 when we started none, or it was reaped
     bool ready;
+    bool given_up; // trying again would not help
     char message[ERROR_MESSAGE_MAX];
     unsigned backoff_ms;
     uint64_t next_id;
@@ -244,7 +245,7 @@ static void lose(struct keeper_link *link, const struct error *why)
     bool was_ready = link->ready;
     link->ready = false;
     snprintf(link->message, sizeof(link->message), "%s", why->message);
-    say(LOG_ERR, "keeper lost: %s; trying again in %u ms", why->message, link->backoff_ms);
+    say(LOG_ERR, "keeper lost: %s", why->message);
     close_channel(link);
     // Closing the channel is what ends a keeper; one that hangs inside its module, after it logged
     // in, needs more.
@@ -253,7 +254,8 @@ static void lose(struct keeper_link *link, const struct error *why)
     fail_waiters(link);
     if (was_ready)
         link->handlers.lost(link->handlers.context, why);
-    retry_later(link);
+    if (!link->given_up)
+        retry_later(link);
 }
 
 static void on_first_status(void *context, const struct keeper_reply *reply)
@@ -364,16 +366,57 @@ static void on_retry(evutil_socket_t fd, short what, void *context)
         lose(link, &why);
 }
 
+// What the keeper's exit status says; custody-keeper(8) lists them. Two are not mended by trying
+// again: a wrong command line, and a PIN that was refused, of which a token takes only so many.
+static const char *exit_words(int status, bool *final)
+{
+    *final = status == 2 || status == 4;
+    switch (status) {
+    case 0:
+        return "it ended";
+    case 2:
+        return "its command line or configuration is wrong: mend the configuration and restart "
+               "custodyd";
+    case 3:
+        return "the PKCS#11 module or the token is not there";
+    case 4:
+        return "the PIN was refused or cannot be read: mend it, then send custodyd SIGHUP";
+    case 5:
+        return "the token was lost";
+    case 126:
+    case 127:
+        return "its program cannot be run";
+    default:
+        return "it failed";
+    }
+}
+
 bool keeper_link_reaped(struct keeper_link *link, pid_t pid, int status)
 {
+    bool final = false;
     if (link->child != pid)
         return false;
     link->child = 0;
     if (WIFSIGNALED(status))
-        say(LOG_ERR, "keeper (pid %d) was ended by signal %d", (int)pid, WTERMSIG(status));
-    else if (WEXITSTATUS(status) != 0)
-        say(LOG_ERR, "keeper (pid %d) exited with status %d", (int)pid, WEXITSTATUS(status));
+        snprintf(link->message, sizeof(link->message), "it was ended by signal %d",
+                 WTERMSIG(status));
+    else
+        snprintf(link->message, sizeof(link->message),
+                 "%s (exit status %d; its own words are in the journal)",
+                 exit_words(WEXITSTATUS(status), &final), WEXITSTATUS(status));
+    say(LOG_ERR, "keeper (pid %d): %s", (int)pid, link->message);
+    link->given_up = final;
+    if (final)
+        event_del(link->retry);
     return true;
+}
+
+void keeper_link_try_again(struct keeper_link *link)
+{
+    if (!link->given_up)
+        return;
+    link->given_up = false;
+    keeper_link_start(link);
 }
 
 struct keeper_link *keeper_link_new(struct event_base *base, const struct config *config,

@@ -88,10 +88,12 @@ static void on_adopted(void *context, const struct commit_result *result)
 {
     struct call *call = context;
     call->daemon->generating = false;
-    if (!result->recorded || result->error.code != ERROR_OK)
+    if (!result->recorded || result->error.code != ERROR_OK) {
         call_fail(call, &result->error);
-    else
-        answer_with_key(call);
+        return;
+    }
+    call->daemon->keeper.blobs++; // until the keeper says so itself
+    answer_with_key(call);
 }
 
 static void on_generated(void *context, const struct keeper_reply *reply)
@@ -234,8 +236,11 @@ static void on_destroying(void *context, const struct commit_result *result)
 {
     struct call *call = context;
     struct error err = result->error;
-    if (result->recorded && err.code == ERROR_OK) {
+    // A blob that is gone already was destroyed before a crash kept that from being recorded.
+    if (result->recorded && (err.code == ERROR_OK || err.code == ERROR_NOT_FOUND)) {
         struct record record = destroyed_record(result->record);
+        if (err.code == ERROR_OK)
+            call->daemon->keeper.blobs--;
         if (commit_submit(call->daemon->commit, &record, KEEPER_ACTION_NONE, on_destroyed, call,
                           &err) == 0)
             return;
@@ -273,7 +278,8 @@ fail:
 static void on_destroyed_again(void *context, const struct commit_result *result)
 {
     struct daemon *daemon = context;
-    if (!result->recorded || result->error.code != ERROR_OK) {
+    if (!result->recorded ||
+        (result->error.code != ERROR_OK && result->error.code != ERROR_NOT_FOUND)) {
         say(LOG_WARNING, "the destruction of key '%s' could not be finished: %s",
             result->record->key, result->error.message);
         return;
