@@ -162,6 +162,7 @@ static void on_reload(evutil_socket_t fd, short what, void *context)
     struct record record = {.event = RECORD_POLICY_LOADED};
     (void)fd;
     (void)what;
+    keeper_link_resume(daemon->link);
     struct config *config = config_read(daemon->config_path, &err);
     if (config == NULL) {
         say(LOG_ERR, "the configuration stays as it was: %s", err.message);

@@ -46,6 +46,9 @@ int keeper_link_ask(struct keeper_link *link, struct keeper_request *request, en
 int keeper_link_send_entry(struct keeper_link *link, struct keeper_request *request, uint64_t id,
                            struct error *err);
 
+// Tries again with a keeper that could not log in: somebody has seen to the PIN.
+void keeper_link_resume(struct keeper_link *link);
+
 // To be called for a child that was reaped: says what became of the keeper. Returns whether `pid`
 // was it.
 bool keeper_link_reaped(struct keeper_link *link, pid_t pid, int status);
