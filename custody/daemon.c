@@ -162,6 +162,7 @@ static void on_reload(evutil_socket_t fd, short what, void *context)
     struct record record = {.event = RECORD_POLICY_LOADED};
     (void)fd;
     (void)what;
+    keeper_link_resume(daemon->link);
     struct config *config = config_read(daemon->config_path, &err);
     if (config == NULL) {
         say(LOG_ERR, "the configuration stays as it was: %s", err.message);
@@ -179,7 +180,6 @@ static void on_reload(evutil_socket_t fd, short what, void *context)
     if (daemon->phase == DAEMON_READY && !daemon->stopping)
         daemon_record(daemon, &record);
     say(LOG_NOTICE, "configuration read again");
-    keeper_link_try_again(daemon->link);
 }
 
 static void on_stop_timer(evutil_socket_t fd, short what, void *context)

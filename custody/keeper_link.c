@@ -19,6 +19,7 @@
 #define CHILD_CHANNEL_FD 3
 #define BACKOFF_FIRST_MS 200
 #define BACKOFF_LAST_MS  10000
+#define NO_LOGIN_STATUS  4 // custody-keeper(8): the PIN is refused or cannot be read
 
 struct waiter {
     enum keeper_op op;
@@ -40,7 +41,7 @@ struct keeper_link {
     int fd;      // -1 when there is no channel
     pid_t child; // 0 when we started none, or it was reaped
     bool ready;
-    bool given_up; // trying again would not help
+    bool held; // the PIN was refused: nobody tries again until told, since tokens lock
     char message[ERROR_MESSAGE_MAX];
     unsigned backoff_ms;
     uint64_t next_id;
@@ -204,6 +205,8 @@ static void on_readable(evutil_socket_t fd, short what, void *context)
 
 static void retry_later(struct keeper_link *link)
 {
+    if (link->held)
+        return;
     struct timeval time = {.tv_sec = link->backoff_ms / 1000,
                            .tv_usec = (link->backoff_ms % 1000) * 1000};
     event_add(link->retry, &time);
@@ -244,8 +247,10 @@ static void lose(struct keeper_link *link, const struct error *why)
 {
     bool was_ready = link->ready;
     link->ready = false;
-    snprintf(link->message, sizeof(link->message), "%s", why->message);
-    say(LOG_ERR, "keeper lost: %s", why->message);
+    if (!link->held) {
+        snprintf(link->message, sizeof(link->message), "%s", why->message);
+        say(LOG_ERR, "keeper lost: %s; trying again in %u ms", why->message, link->backoff_ms);
+    }
     close_channel(link);
     // Closing the channel is what ends a keeper; one that hangs inside its module, after it logged
     // in, needs more.
@@ -254,8 +259,7 @@ static void lose(struct keeper_link *link, const struct error *why)
     fail_waiters(link);
     if (was_ready)
         link->handlers.lost(link->handlers.context, why);
-    if (!link->given_up)
-        retry_later(link);
+    retry_later(link);
 }
 
 static void on_first_status(void *context, const struct keeper_reply *reply)
@@ -366,57 +370,58 @@ static void on_retry(evutil_socket_t fd, short what, void *context)
         lose(link, &why);
 }
 
-// What the keeper's exit status says; custody-keeper(8) lists them. Two are not mended by trying
-// again: a wrong command line, and a PIN that was refused, of which a token takes only so many.
-static const char *exit_words(int status, bool *final)
+// What the keeper's exit status means, where its own message has told more.
+static const char *explain_status(int status)
 {
-    *final = status == 2 || status == 4;
     switch (status) {
-    case 0:
-        return "it ended";
-    case 2:
-        return "its command line or configuration is wrong: mend the configuration and restart "
-               "custodyd";
     case 3:
-        return "the PKCS#11 module or the token is not there";
-    case 4:
-        return "the PIN was refused or cannot be read: mend it, then send custodyd SIGHUP";
+        return "it finds no module or no token: see its message in the daemon's log";
+    case NO_LOGIN_STATUS:
+        return "the PIN is refused or cannot be read: see the keeper's message in the daemon's "
+               "log, "
+               "mend that, then send custodyd SIGHUP (it does not try again by itself, since "
+               "tokens lock)";
     case 5:
-        return "the token was lost";
-    case 126:
-    case 127:
-        return "its program cannot be run";
+        return "the token went away";
     default:
-        return "it failed";
+        return NULL;
     }
+}
+
+// The channel may close before or after this: either way the reason stands in `message`.
+static void note_status(struct keeper_link *link, int status)
+{
+    const char *why = WIFEXITED(status) ? explain_status(WEXITSTATUS(status)) : NULL;
+    if (why == NULL || link->ready)
+        return;
+    snprintf(link->message, sizeof(link->message), "%s", why);
+    if (WEXITSTATUS(status) == NO_LOGIN_STATUS) {
+        link->held = true;
+        event_del(link->retry);
+        say(LOG_ERR, "keeper: %s", why);
+    }
+}
+
+void keeper_link_resume(struct keeper_link *link)
+{
+    if (!link->held)
+        return;
+    link->held = false;
+    link->backoff_ms = BACKOFF_FIRST_MS;
+    retry_later(link);
 }
 
 bool keeper_link_reaped(struct keeper_link *link, pid_t pid, int status)
 {
-    bool final = false;
     if (link->child != pid)
         return false;
     link->child = 0;
+    note_status(link, status);
     if (WIFSIGNALED(status))
-        snprintf(link->message, sizeof(link->message), "it was ended by signal %d",
-                 WTERMSIG(status));
-    else
-        snprintf(link->message, sizeof(link->message),
-                 "%s (exit status %d; its own words are in the journal)",
-                 exit_words(WEXITSTATUS(status), &final), WEXITSTATUS(status));
-    say(LOG_ERR, "keeper (pid %d): %s", (int)pid, link->message);
-    link->given_up = final;
-    if (final)
-        event_del(link->retry);
+        say(LOG_ERR, "keeper (pid %d) was ended by signal %d", (int)pid, WTERMSIG(status));
+    else if (WEXITSTATUS(status) != 0)
+        say(LOG_ERR, "keeper (pid %d) exited with status %d", (int)pid, WEXITSTATUS(status));
     return true;
-}
-
-void keeper_link_try_again(struct keeper_link *link)
-{
-    if (!link->given_up)
-        return;
-    link->given_up = false;
-    keeper_link_start(link);
 }
 
 struct keeper_link *keeper_link_new(struct event_base *base, const struct config *config,

@@ -46,9 +46,8 @@ int keeper_link_ask(struct keeper_link *link, struct keeper_request *request, en
 int keeper_link_send_entry(struct keeper_link *link, struct keeper_request *request, uint64_t id,
                            struct error *err);
 
-// Starts a keeper again that was given up because of its PIN or its command line; nothing where
-// none was.
-void keeper_link_try_again(struct keeper_link *link);
+// Tries again with a keeper that could not log in: somebody has seen to the PIN.
+void keeper_link_resume(struct keeper_link *link);
 
 // To be called for a child that was reaped: says what became of the keeper. Returns whether `pid`
 // was it.
