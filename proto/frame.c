@@ -18,8 +18,8 @@ int frame_length(const uint8_t header[FRAME_HEADER_SIZE], size_t *message_length
     for (int i = 0; i < FRAME_HEADER_SIZE; i++)
         announced = announced << 8 | header[i];
     if (announced == 0 || announced > FRAME_MAX)
-        return error_set(err, ERROR_INVALID_ARGUMENT, "frame of %u bytes: its length must be 1 to %d", announced,
-                         FRAME_MAX);
+        return error_set(err, ERROR_INVALID_ARGUMENT,
+                         "frame of %u bytes: its length must be 1 to %d", announced, FRAME_MAX);
     *message_length = announced;
     return 0;
 }

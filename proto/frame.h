@@ -15,9 +15,10 @@
 // Writes the header for a message of `length` bytes (1..FRAME_MAX).
 int frame_header(size_t length, uint8_t header[FRAME_HEADER_SIZE], struct error *err);
 
-// Reads the length of the message from a frame's header; -1 with `err` when it is 0 or too large: nothing after that can
-// be read.
-int frame_length(const uint8_t header[FRAME_HEADER_SIZE], size_t *message_length, struct error *err);
+// Reads the length of the message from a frame's header; -1 with `err` when it is 0 or too large:
+// nothing after that can be read.
+int frame_length(const uint8_t header[FRAME_HEADER_SIZE], size_t *message_length,
+                 struct error *err);
 
 // Looks for a frame at the start of `data`. Returns 1 with `*message_length` set when a whole one
 // stands there (the message begins at data + FRAME_HEADER_SIZE), 0 when more bytes are needed, -1
