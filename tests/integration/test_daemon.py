@@ -638,6 +638,8 @@ def test_wrong_pin(new_stack):
     wait_for(lambda: "the PIN is wrong" in stack.log.read_text(), "the keeper says that the PIN is wrong")
     status = wait_for(lambda: (s := stack.status()) and "PIN" in s["keeper_message"] and s, "status says so")
     assert not status["keeper_ready"] and "SIGHUP" in status["keeper_message"]
+    done = stack.ctl("token", "init")
+    assert done.returncode == 1 and "PIN" in done.stderr
     # Tokens lock after a few tries, so there is but one until somebody says so: within several of the usual waits.
     time.sleep(2)
     assert stack.log.read_text().count("the PIN is wrong") == 1
