@@ -61,6 +61,12 @@ def children(pid):
         return []
 
 
+def inside(netns):
+    """What to put before a command that is to run in the network namespace NETNS. Not `ip netns exec`, which mounts
+    things besides and so fails in a chroot."""
+    return ["nsenter", f"--net=/run/netns/{netns}"]
+
+
 def _list(words):
     return "{ " + ", ".join(f'"{w}"' for w in words) + " }"
 
@@ -244,7 +250,7 @@ class Stack:
         """Runs a command with the stack's environment, in the network namespace `netns` if one is named."""
         argv = [str(a) for a in argv]
         if netns:
-            argv = ["ip", "netns", "exec", netns, *argv]
+            argv = [*inside(netns), *argv]
         done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout,
                               env=self.env(), **options)
         if check and done.returncode != 0:

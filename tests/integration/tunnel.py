@@ -10,7 +10,7 @@ import socket
 import stat
 import subprocess
 
-from stack import wait_for
+from stack import inside, wait_for
 
 _serial = itertools.count()
 UAPI = pathlib.Path("/var/run/wireguard")
@@ -63,8 +63,8 @@ class End:
 
     def run(self, *argv, check=True, timeout=30):
         """Runs a command in the namespace -> CompletedProcess."""
-        return subprocess.run(["ip", "netns", "exec", self.netns, *map(str, argv)], stdin=subprocess.DEVNULL,
-                              capture_output=True, text=True, timeout=timeout, check=check)
+        return subprocess.run([*inside(self.netns), *map(str, argv)], stdin=subprocess.DEVNULL, capture_output=True,
+                              text=True, timeout=timeout, check=check)
 
     def wg(self, *args):
         return self.run("wg", *args).stdout.strip()
@@ -90,21 +90,21 @@ class End:
     def make_device(self, kernel):
         """Makes the device, up, with its address and port but without key and peers."""
         if kernel:
-            ip("-n", self.netns, "link", "add", self.interface, "type", "wireguard")
+            self.run("ip", "link", "add", self.interface, "type", "wireguard")
         else:
             with open(self.log, "ab") as log:
                 self.process = subprocess.Popen(
-                    ["ip", "netns", "exec", self.netns, "wireguard-go", "-f", self.interface], stdin=subprocess.DEVNULL,
+                    [*inside(self.netns), "wireguard-go", "-f", self.interface], stdin=subprocess.DEVNULL,
                     stdout=log, stderr=log, start_new_session=True, env={**os.environ, "LOG_LEVEL": "error"})
             wait_for(self._uapi_answers, f"wireguard-go {self.interface} answering")
         self.wg("set", self.interface, "listen-port", self.port)
-        ip("-n", self.netns, "addr", "add", f"{self.inner}/24", "dev", self.interface)
-        ip("-n", self.netns, "link", "set", self.interface, "up")
+        self.run("ip", "addr", "add", f"{self.inner}/24", "dev", self.interface)
+        self.run("ip", "link", "set", self.interface, "up")
 
     def remove_device(self):
         """Takes the device away, as an unplugged card would go."""
         if self.process is None:
-            ip("-n", self.netns, "link", "del", self.interface, check=False)
+            self.run("ip", "link", "del", self.interface, check=False)
             return
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGTERM)
@@ -145,12 +145,12 @@ class Tunnel:
     def _make(self):
         for end in self.ends:
             ip("netns", "add", end.netns)
-            ip("-n", end.netns, "link", "set", "lo", "up")
+            end.run("ip", "link", "set", "lo", "up")
         ip("link", "add", self.a.veth, "netns", self.a.netns, "type", "veth", "peer", "name", self.b.veth, "netns",
            self.b.netns)
         for end in self.ends:
-            ip("-n", end.netns, "addr", "add", f"{end.outer}/24", "dev", end.veth)
-            ip("-n", end.netns, "link", "set", end.veth, "up")
+            end.run("ip", "addr", "add", f"{end.outer}/24", "dev", end.veth)
+            end.run("ip", "link", "set", end.veth, "up")
         for end in self.ends:
             end.make_device(self.kernel)
 
