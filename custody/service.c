@@ -103,7 +103,7 @@ static const struct kind kinds[] = {
                                               POLICY_OPERATOR | POLICY_AUDITOR | POLICY_APPLIER,
                                               false, false},
     [CUSTODY__V1__REQUEST__BODY_INIT_TOKEN] = {"InitToken", POLICY_OPERATOR, false, true},
-    [CUSTODY__V1__REQUEST__BODY_PROBE_TOKEN] = {"ProbeToken", POLICY_OPERATOR, false, true},
+    [CUSTODY__V1__REQUEST__BODY_PROBE_TOKEN] = {"ProbeToken", POLICY_OPERATOR, false, false},
     [CUSTODY__V1__REQUEST__BODY_GENERATE_KEY] = {"GenerateKey", POLICY_OPERATOR, false, false},
     [CUSTODY__V1__REQUEST__BODY_PUBLISH_KEY] = {"PublishKey", POLICY_OPERATOR, false, false},
     [CUSTODY__V1__REQUEST__BODY_DESTROY_KEY] = {"DestroyKey", POLICY_OPERATOR, false, false},
