@@ -8,6 +8,7 @@
 
 #include "connection.h"
 #include "record.h"
+#include "guarded.h"
 #include "released.h"
 
 _Static_assert(CUSTODY_REASON_BOOT == (int)REASON_BOOT &&
@@ -82,7 +83,7 @@ int custody_release(struct custody *custody, const char *key, uint64_t generatio
         receive(custody, &wanted, answer->released_key, out, &error);
 
 cleanup:
-    sodium_free(applier_private_key);
+    guarded_give(applier_private_key);
     client_free(answer);
     return *out != NULL ? 0 : client_fail(&error, err);
 }

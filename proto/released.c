@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "guarded.h"
 #include "merkle.h"
 #include "name.h"
 #include "proof.h"
@@ -15,7 +16,8 @@
 // What libsodium's scalar multiplication may leave of the scalar below the caller's frame.
 #define STACK_USED 16384
 
-_Static_assert(CUSTODY_KEY_SIZE == crypto_box_SECRETKEYBYTES && CUSTODY_KEY_SIZE == RECORD_KEY_SIZE,
+_Static_assert(CUSTODY_KEY_SIZE == GUARDED_SIZE && CUSTODY_KEY_SIZE == crypto_box_SECRETKEYBYTES &&
+                   CUSTODY_KEY_SIZE == RECORD_KEY_SIZE,
                "all of them are X25519 keys");
 
 struct custody_released {
@@ -29,21 +31,9 @@ struct custody_released {
     char *receipt;
 };
 
-static uint8_t *guarded(size_t size, struct error *err)
-{
-    uint8_t *memory = sodium_malloc(size);
-    // sodium_malloc does not say when it could not lock: then the key might reach a swap device.
-    if (memory != NULL && sodium_mlock(memory, size) == 0)
-        return memory;
-    sodium_free(memory);
-    error_set(err, ERROR_RESOURCE_EXHAUSTED,
-              "cannot lock memory for a key: raise RLIMIT_MEMLOCK (ulimit -l, LimitMEMLOCK=)");
-    return NULL;
-}
-
 uint8_t *released_ephemeral(uint8_t public_key[CUSTODY_KEY_SIZE], struct error *err)
 {
-    uint8_t *private_key = guarded(CUSTODY_KEY_SIZE, err);
+    uint8_t *private_key = guarded_take(err);
     if (private_key != NULL)
         crypto_box_keypair(public_key, private_key);
     sodium_stackzero(STACK_USED);
@@ -123,7 +113,7 @@ static uint8_t *open_box(const struct released_request *request,
                          const struct released_answer *answer, struct error *err)
 {
     uint8_t derived[CUSTODY_KEY_SIZE];
-    uint8_t *private_key = guarded(CUSTODY_KEY_SIZE, err);
+    uint8_t *private_key = guarded_take(err);
     bool sound = false;
     if (private_key == NULL)
         return NULL;
@@ -142,13 +132,12 @@ static uint8_t *open_box(const struct released_request *request,
         wrong(err, "it does not belong to the public key recorded");
         goto cleanup;
     }
-    sodium_mprotect_readonly(private_key);
     sound = true;
 
 cleanup:
     sodium_stackzero(STACK_USED);
     if (!sound) {
-        sodium_free(private_key);
+        guarded_give(private_key);
         private_key = NULL;
     }
     return private_key;
@@ -260,8 +249,7 @@ void custody_released_wipe(struct custody_released *released)
 {
     if (released == NULL)
         return;
-    // sodium_free wipes before it unmaps.
-    sodium_free(released->private_key);
+    guarded_give(released->private_key);
     released->private_key = NULL;
 }
 

@@ -37,7 +37,7 @@ int released_open(const struct released_request *request, const struct released_
                   const struct note_key *log_key, struct custody_released **out, struct error *err);
 
 // A fresh X25519 key pair. Returns the private half in guarded memory (locked, never dumped), for
-// sodium_free; NULL with `err`.
+// guarded_give; NULL with `err`.
 uint8_t *released_ephemeral(uint8_t public_key[CUSTODY_KEY_SIZE], struct error *err);
 
 #endif
