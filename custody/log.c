@@ -26,14 +26,17 @@
 
 struct log {
     char *dir;
-    int dir_fd;                          // DIR, locked
-    int log_fd;                          // DIR/log
-    int segment_fd;                      // the last segment, read and append; -1 before log_read
-    uint64_t first;                      // its first record's index
-    uint64_t end;                        // its bytes, as far as we wrote or read them
-    uint64_t next_unsigned;              // byte offset that log_next_unsigned goes on from
-    bool broken;                         // an append failed
-    struct tile_edge tree;               // signed leaves
+    int dir_fd;             // DIR, locked
+    int log_fd;             // DIR/log
+    int segment_fd;         // the last segment, read and append; -1 before log_read
+    uint64_t first;         // its first record's index
+    uint64_t end;           // its bytes, as far as we wrote or read them
+    uint64_t next_unsigned; // byte offset that log_next_unsigned goes on from
+    bool broken;            // an append failed
+    struct tile_edge tree;  // signed leaves
+    // Of the unfinished leaf tile, the hashes above its leaves, by level (from 1) and place: the
+    // receipts of a batch all need them.
+    struct merkle_hash inner[TILE_HEIGHT][TILE_WIDTH / 2];
     char checkpoint[NOTE_MAX];           // the latest
     bool checkpoint_waits;               // to be written
     int64_t checkpoint_ns;               // when it was written last, monotonic
@@ -195,6 +198,35 @@ static int write_full_tile(void *context, unsigned level, uint64_t index,
                            const struct merkle_hash *hashes, struct error *err)
 {
     return write_tile(context, level, index, TILE_WIDTH, hashes, err);
+}
+
+// Adds a leaf to the tree; tiles that it fills go to `full`.
+static int take_leaf(struct log *log, const struct merkle_hash *leaf, tile_full_fn *full,
+                     struct error *err)
+{
+    unsigned place = (unsigned)(log->tree.size % TILE_WIDTH);
+    struct merkle_hash hash = *leaf;
+    for (unsigned level = 1; level < TILE_HEIGHT && (place & 1) != 0; level++) {
+        const struct merkle_hash *below = level == 1 ? log->tree.hashes[0] : log->inner[level - 1];
+        hash = merkle_node(&below[place - 1], &hash);
+        place /= 2;
+        log->inner[level][place] = hash;
+    }
+    return tile_edge_append(&log->tree, leaf, full, log, err);
+}
+
+// A merkle_read_fn: from what is at hand, else from the tiles.
+static int read_hash(void *context, unsigned level, uint64_t index, struct merkle_hash *hash,
+                     struct error *err)
+{
+    struct log *log = context;
+    struct tile_reader reader = {.read = read_tile, .context = log};
+    bool at_hand = level >= 1 && level < TILE_HEIGHT && (index + 1) << level <= log->tree.size &&
+                   index >> (TILE_HEIGHT - level) == log->tree.size / TILE_WIDTH;
+    if (!at_hand)
+        return tile_read_hash(&reader, level, index, hash, err);
+    *hash = log->inner[level][index % (TILE_WIDTH >> level)];
+    return 0;
 }
 
 // The same while the log is read back: a tile that stands there already, as it should, is left
@@ -360,7 +392,7 @@ static int take_line(const struct reading *reading, const struct segment_line *l
     if (!is_signed)
         return 1;
     struct merkle_hash leaf = merkle_leaf(line->text, line->length);
-    if (tile_edge_append(&log->tree, &leaf, restore_full_tile, log, reading->err) != 0)
+    if (take_leaf(log, &leaf, restore_full_tile, reading->err) != 0)
         return -1;
     log->next_unsigned = log->end;
     return log->tree.size == reading->head->size && check_head_root(reading) != 0 ? -1 : 1;
@@ -524,8 +556,7 @@ uint64_t log_size(const struct log *log)
 
 int log_edge(struct log *log, uint64_t size, struct merkle_edge *edge, struct error *err)
 {
-    struct tile_reader reader = {.read = read_tile, .context = log};
-    return merkle_edge_read(size, tile_read_hash, &reader, edge, err);
+    return merkle_edge_read(size, read_hash, log, edge, err);
 }
 
 struct merkle_hash log_root(const struct log *log)
@@ -547,17 +578,14 @@ uint64_t log_segment_first(const struct log *log)
 int log_prove_consistency(struct log *log, uint64_t old_size, uint64_t new_size,
                           struct merkle_hash *proof, size_t *length, struct error *err)
 {
-    struct tile_reader reader = {.read = read_tile, .context = log};
-    return merkle_prove_consistency(old_size, new_size, tile_read_hash, &reader, proof, length,
-                                    err);
+    return merkle_prove_consistency(old_size, new_size, read_hash, log, proof, length, err);
 }
 
 int log_receipt(struct log *log, uint64_t index, const char *note, char *receipt, size_t size,
                 size_t *length, struct error *err)
 {
-    struct tile_reader reader = {.read = read_tile, .context = log};
     struct proof proof = {.index = index};
-    if (merkle_prove_inclusion(index, log->tree.size, tile_read_hash, &reader, proof.path,
+    if (merkle_prove_inclusion(index, log->tree.size, read_hash, log, proof.path,
                                &proof.path_length, err) != 0)
         return -1;
     proof.checkpoint_length = strlen(note);
@@ -615,7 +643,7 @@ int log_signed(struct log *log, const struct merkle_hash *leaves, size_t count, 
                const char *note, struct error *err)
 {
     for (size_t i = 0; i < count; i++)
-        if (tile_edge_append(&log->tree, &leaves[i], write_full_tile, log, err) != 0)
+        if (take_leaf(log, &leaves[i], write_full_tile, err) != 0)
             return -1;
     struct checkpoint head = {.size = log->tree.size, .root = log_root(log)};
     char text[CHECKPOINT_TEXT_MAX];

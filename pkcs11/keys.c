@@ -97,6 +97,24 @@ int keys_read_public(struct token *token, CK_OBJECT_HANDLE object, uint8_t publi
     return 0;
 }
 
+// SoftHSM reads a token object's file at each use, and a session object's not: measured, that is
+// half of what unsealing takes. The copy cannot leave the token either, or it is not used.
+static void copy_kek(struct token *token, struct keys *keys)
+{
+    CK_BBOOL no = CK_FALSE;
+    CK_ATTRIBUTE changed = {CKA_TOKEN, &no, sizeof(no)};
+    CK_OBJECT_HANDLE copy = CK_INVALID_HANDLE;
+    keys->unsealing = keys->handle[KEYS_KEK];
+    if (keys->unsealing == CK_INVALID_HANDLE ||
+        token_module(token)->C_CopyObject(token_anchor(token), keys->unsealing, &changed, 1,
+                                          &copy) != CKR_OK)
+        return;
+    if (check_guarded(token, KEYS_KEK, copy, NULL) == 0)
+        keys->unsealing = copy;
+    else
+        token_module(token)->C_DestroyObject(token_anchor(token), copy);
+}
+
 int keys_find(struct token *token, struct keys *keys, struct error *err)
 {
     memset(keys, 0, sizeof(*keys));
@@ -115,6 +133,7 @@ int keys_find(struct token *token, struct keys *keys, struct error *err)
             keys_read_public(token, *public_handle, keys->public_key[role], err) != 0)
             return -1;
     }
+    copy_kek(token, keys);
     return 0;
 }
 

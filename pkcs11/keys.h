@@ -22,7 +22,9 @@ enum keys_role {
 struct keys {
     CK_OBJECT_HANDLE handle[KEYS_ROLES];        // CK_INVALID_HANDLE where the token has none
     CK_OBJECT_HANDLE public_handle[KEYS_ROLES]; // of the signing keys
-    uint8_t public_key[KEYS_ROLES][32];         // Ed25519; of the signing keys
+    CK_OBJECT_HANDLE unsealing; // the KEK's copy in the session, to decrypt with; the KEK itself
+                                // where the token makes none
+    uint8_t public_key[KEYS_ROLES][32]; // Ed25519; of the signing keys
 };
 
 // "custody-kek-1"

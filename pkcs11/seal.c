@@ -203,7 +203,7 @@ int seal_unwrap(struct seal *seal, const char *key, uint64_t generation, const u
     if (sealed_parse(&sealed, blob, length, err) != 0)
         return -1;
     const struct suite *suite = suite_of(sealed.suite);
-    CK_OBJECT_HANDLE kek = kek_of(seal, sealed.kek);
+    CK_OBJECT_HANDLE kek = sealed.kek == KEYS_NUMBER ? seal->keys->unsealing : CK_INVALID_HANDLE;
     if (suite == NULL || kek == CK_INVALID_HANDLE)
         return error_set(err, ERROR_FAILED_PRECONDITION,
                          "the token does not have the key that it was sealed with (custody-kek-%u)",

@@ -301,6 +301,11 @@ int token_fail(struct token *token, CK_RV rv, const char *function, struct error
     return error_prefix(err, "token '%s'", token->info.label);
 }
 
+CK_SESSION_HANDLE token_anchor(const struct token *token)
+{
+    return token->anchor;
+}
+
 bool token_doubtful(const struct token *token)
 {
     return token->doubtful;

@@ -36,6 +36,8 @@ const struct record_token *token_describe(const struct token *token);
 int token_fail(struct token *token, CK_RV rv, const char *function, struct error *err);
 // Gives the next operation a new session; objects of the old one end with it.
 void token_renew(struct token *token);
+// The session that is never renewed: objects that live as long as a session are made in it.
+CK_SESSION_HANDLE token_anchor(const struct token *token);
 // Whether something failed since the last token_trust.
 bool token_doubtful(const struct token *token);
 void token_trust(struct token *token);
