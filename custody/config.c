@@ -31,7 +31,8 @@ static struct {
     size_t seen_count, seen_room;
 } reading;
 
-static void on_error(cfg_t *cfg, const char *format, va_list args)
+__attribute__((format(printf, 2, 0))) static void on_error(cfg_t *cfg, const char *format,
+                                                           va_list args)
 {
     if (reading.failed)
         return;
