@@ -634,6 +634,9 @@ int log_append(struct log *log, const char *lines, size_t length, struct error *
     if (write_all(log->segment_fd, lines, length) != 0)
         return error_set(err, ERROR_UNAVAILABLE, "audit log %s: write: %s", log->dir,
                          strerror(errno));
+    // The disk may begin while the keeper still reads and unseals: it waits for it (fdatasync) all
+    // the same, and it is there that an error shows.
+    sync_file_range(log->segment_fd, (off_t)log->end, (off_t)length, SYNC_FILE_RANGE_WRITE);
     log->end += length;
     log->broken = false;
     return 0;

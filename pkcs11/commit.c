@@ -313,8 +313,12 @@ static int run(struct commit *commit, uint32_t count, struct error *err)
     uint32_t early = early_count(commit);
     for (uint32_t i = 0; i < early; i++)
         perform(commit, i);
-    if (check_durable(commit, err) != 0 || sign_head(commit, &edge, err) != 0 ||
-        perform_late(commit, early, err) != 0)
+    sign_prepare(&commit->vault->log, commit->vault->token);
+    if (check_durable(commit, err) != 0) {
+        sign_cancel(&commit->vault->log, commit->vault->token);
+        return -1;
+    }
+    if (sign_head(commit, &edge, err) != 0 || perform_late(commit, early, err) != 0)
         return -1;
     logfile_advance(commit->log, &edge, commit->lines_length);
     return 0;

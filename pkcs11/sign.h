@@ -14,12 +14,19 @@
 struct signer {
     CK_OBJECT_HANDLE key;
     struct note_key verifier;
-    bool proven; // its first signature of this process was verified with libsodium
+    bool proven;                // its first signature of this process was verified with libsodium
+    CK_SESSION_HANDLE prepared; // in which sign_prepare has begun a signature; CK_INVALID_HANDLE
 };
 
 // Takes the key of `role` (KEYS_LOG or KEYS_HOST), to sign as `name`.
 int sign_setup(struct signer *signer, const struct keys *keys, enum keys_role role,
                const char *name, struct error *err);
+
+// Begins a signature (C_SignInit), so that the next sign_note has less to do; nothing is signed. No
+// other operation may be begun in the session before that, or before sign_cancel. A failure shows
+// in sign_note.
+void sign_prepare(struct signer *signer, struct token *token);
+void sign_cancel(struct signer *signer, struct token *token);
 
 // Signs `text` (which ends in a newline) and makes the whole note, NUL-terminated, in `note`.
 int sign_note(struct signer *signer, struct token *token, const char *text, char note[NOTE_MAX],
