@@ -258,18 +258,31 @@ static int digest_fd(int fd, char sha256[65])
     return 0;
 }
 
-static int digest_exe(struct exe_digest *known, int fd)
+static bool is_known(const struct exe_digest *known, const struct stat *st)
+{
+    return known->sha256[0] != '\0' && known->device == st->st_dev && known->inode == st->st_ino &&
+           known->size == st->st_size && same_time(&known->modified, &st->st_mtim) &&
+           same_time(&known->changed, &st->st_ctim);
+}
+
+// Digests the executable behind `link`, unless it is the one that was digested last.
+static int digest_exe(struct exe_digest *known, const char *link)
 {
     struct stat st;
-    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode) || st.st_size > EXE_MAX)
-        return -1;
-    if (known->sha256[0] != '\0' && known->device == st.st_dev && known->inode == st.st_ino &&
-        known->size == st.st_size && same_time(&known->modified, &st.st_mtim) &&
-        same_time(&known->changed, &st.st_ctim))
+    if (stat(link, &st) == 0 && is_known(known, &st))
         return 0;
     known->sha256[0] = '\0';
-    if (digest_fd(fd, known->sha256) != 0)
+    int fd = open(link, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
         return -1;
+    int result = -1;
+    if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size <= EXE_MAX)
+        result = digest_fd(fd, known->sha256);
+    close(fd);
+    if (result != 0) {
+        known->sha256[0] = '\0';
+        return -1;
+    }
     known->device = st.st_dev;
     known->inode = st.st_ino;
     known->size = st.st_size;
@@ -290,14 +303,10 @@ static void read_exe(struct caller *caller, struct record_actor *actor)
         return;
     }
     actor->exe[length] = '\0';
-    int fd = open(link, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
+    if (digest_exe(&caller->exe, link) != 0)
         return;
-    if (digest_exe(&caller->exe, fd) == 0) {
-        memcpy(actor->exe_sha256, caller->exe.sha256, sizeof(actor->exe_sha256));
-        actor->exe_unavailable = false;
-    }
-    close(fd);
+    memcpy(actor->exe_sha256, caller->exe.sha256, sizeof(actor->exe_sha256));
+    actor->exe_unavailable = false;
 }
 
 int caller_attest(struct caller *caller, struct record_actor *actor, struct error *err)
