@@ -37,6 +37,14 @@ struct entry {
     char bundle[NOTE_MAX];
 };
 
+struct batch {
+    unsigned count; // 0: it is not under way
+    struct entry entries[KEEPER_BATCH_MAX];
+    size_t lines_length;
+    // It ends early when its lines need more.
+    char lines[KEEPER_BATCH_MAX * (RECORD_LINE_MAX / 8)];
+};
+
 struct commit {
     struct event *kick; // makes the next batch, from the event loop
     struct keeper_link *link;
@@ -49,12 +57,9 @@ struct commit {
     bool clock_stepped; // said so already
     struct error closed_because;
     struct queue queue;
-    unsigned batch_count; // 0: no batch is committing
-    struct entry batch[KEEPER_BATCH_MAX];
+    struct batch batches[2];       // while one is answered, the other is committing already
+    struct batch *batch;           // the one that is committing, or gathered next
     struct keeper_request request; // scratch, too large for the stack
-    size_t lines_length;
-    char lines[KEEPER_BATCH_MAX *
-               (RECORD_LINE_MAX / 8)]; // a batch ends early when its lines need more
 };
 
 int64_t commit_now_us(void)
@@ -79,17 +84,17 @@ static void fail(struct pending *pending, const struct error *why)
     finish(pending, &result);
 }
 
-static void finish_batch(struct commit *commit, const char *checkpoint)
+static void finish_batch(struct batch *batch, const char *checkpoint)
 {
-    unsigned count = commit->batch_count;
-    commit->batch_count = 0;
+    unsigned count = batch->count;
+    batch->count = 0;
     for (unsigned i = 0; i < count; i++) {
-        struct entry *entry = &commit->batch[i];
+        struct entry *entry = &batch->entries[i];
         struct commit_result result = {
             .recorded = true,
             .error = entry->error,
             .record = &entry->pending->record,
-            .line = commit->lines + entry->line_offset,
+            .line = batch->lines + entry->line_offset,
             .line_length = entry->line_length,
             .box = entry->box,
             .bundle = entry->bundle,
@@ -106,9 +111,9 @@ void commit_close(struct commit *commit, const struct error *why)
     commit->open = false;
     commit->closed_because = *why;
     commit->state = NULL;
-    for (unsigned i = 0; i < commit->batch_count; i++)
-        STAILQ_INSERT_TAIL(&failed, commit->batch[i].pending, link);
-    commit->batch_count = 0;
+    for (unsigned i = 0; i < commit->batch->count; i++)
+        STAILQ_INSERT_TAIL(&failed, commit->batch->entries[i].pending, link);
+    commit->batch->count = 0;
     STAILQ_CONCAT(&failed, &commit->queue);
     while (!STAILQ_EMPTY(&failed)) {
         struct pending *pending = STAILQ_FIRST(&failed);
@@ -164,16 +169,16 @@ static void note_clock(struct commit *commit)
 // this batch.
 static int add_line(struct commit *commit, struct entry *entry, struct error *err)
 {
-    size_t room = sizeof(commit->lines) - commit->lines_length;
+    size_t room = sizeof(commit->batch->lines) - commit->batch->lines_length;
     if (room < RECORD_LINE_MAX + 1)
         return 1;
-    entry->line_offset = commit->lines_length;
-    char *line = commit->lines + commit->lines_length;
+    entry->line_offset = commit->batch->lines_length;
+    char *line = commit->batch->lines + commit->batch->lines_length;
     if (record_encode(&entry->pending->record, line, room - 1, &entry->line_length, err) != 0)
         return -1;
     line[entry->line_length] = '\n';
     entry->leaf = merkle_leaf(line, entry->line_length);
-    commit->lines_length += entry->line_length + 1;
+    commit->batch->lines_length += entry->line_length + 1;
     return 0;
 }
 
@@ -181,7 +186,7 @@ static int add_line(struct commit *commit, struct entry *entry, struct error *er
 // it cannot be recorded.
 static int add_entry(struct commit *commit, struct pending *pending, struct error *err)
 {
-    struct entry *entry = &commit->batch[commit->batch_count];
+    struct entry *entry = &commit->batch->entries[commit->batch->count];
     entry->pending = pending;
     entry->error.code = ERROR_OK;
     entry->error.message[0] = '\0';
@@ -191,15 +196,15 @@ static int add_entry(struct commit *commit, struct pending *pending, struct erro
         if (state_check(commit->state, &pending->record, err) != 0)
             return -1;
     }
-    size_t before = commit->lines_length;
+    size_t before = commit->batch->lines_length;
     int added = add_line(commit, entry, err);
     if (added != 0)
         return added;
     if (!pending->in_file && state_apply(commit->state, &pending->record, err) != 0) {
-        commit->lines_length = before;
+        commit->batch->lines_length = before;
         return -1;
     }
-    commit->batch_count++;
+    commit->batch->count++;
     return 0;
 }
 
@@ -208,11 +213,12 @@ static int add_entry(struct commit *commit, struct pending *pending, struct erro
 static void gather(struct commit *commit)
 {
     struct error why;
-    commit->lines_length = 0;
+    commit->batch->lines_length = 0;
     note_clock(commit);
-    while (!STAILQ_EMPTY(&commit->queue) && commit->batch_count < KEEPER_BATCH_MAX) {
+    while (!STAILQ_EMPTY(&commit->queue) && commit->batch->count < KEEPER_BATCH_MAX) {
         struct pending *pending = STAILQ_FIRST(&commit->queue);
-        if (commit->batch_count > 0 && pending->in_file != commit->batch[0].pending->in_file)
+        if (commit->batch->count > 0 &&
+            pending->in_file != commit->batch->entries[0].pending->in_file)
             return;
         int added = add_entry(commit, pending, &why);
         if (added == 1)
@@ -228,47 +234,56 @@ static void on_reply(void *context, const struct keeper_reply *reply);
 static int hand_over(struct commit *commit, struct error *err)
 {
     struct keeper_request *request = &commit->request;
-    for (unsigned i = 0; i < commit->batch_count; i++) {
-        request->body.entry.action = commit->batch[i].pending->action;
-        request->body.entry.record = commit->batch[i].pending->record;
+    for (unsigned i = 0; i < commit->batch->count; i++) {
+        request->body.entry.action = commit->batch->entries[i].pending->action;
+        request->body.entry.record = commit->batch->entries[i].pending->record;
         if (keeper_link_send_entry(commit->link, request, i, err) != 0)
             return -1;
     }
-    request->body.commit.count = commit->batch_count;
+    request->body.commit.count = commit->batch->count;
     return keeper_link_ask(commit->link, request, KEEPER_COMMIT, on_reply, commit, err);
 }
 
-static void start_batch(struct commit *commit)
+// Makes a batch of what has gathered. Returns whether one is under way.
+static bool start_batch(struct commit *commit)
 {
     struct error why;
-    if (!commit->open || commit->batch_count > 0)
-        return;
+    if (!commit->open)
+        return false;
+    if (commit->batch->count > 0)
+        return true;
     gather(commit);
-    if (commit->batch_count == 0) {
-        if (commit->open && STAILQ_EMPTY(&commit->queue))
-            commit->handlers.idle(commit->handlers.context);
-        return;
-    }
-    bool in_file = commit->batch[0].pending->in_file;
-    if ((!in_file && log_append(commit->log, commit->lines, commit->lines_length, &why) != 0) ||
-        hand_over(commit, &why) != 0)
-        break_off(commit, &why);
+    if (commit->batch->count == 0)
+        return false;
+    bool in_file = commit->batch->entries[0].pending->in_file;
+    if ((in_file ||
+         log_append(commit->log, commit->batch->lines, commit->batch->lines_length, &why) == 0) &&
+        hand_over(commit, &why) == 0)
+        return true;
+    break_off(commit, &why);
+    return false;
+}
+
+static void go_on(struct commit *commit)
+{
+    if (!start_batch(commit) && commit->open && STAILQ_EMPTY(&commit->queue))
+        commit->handlers.idle(commit->handlers.context);
 }
 
 static void on_kick(evutil_socket_t fd, short what, void *context)
 {
     (void)fd;
     (void)what;
-    start_batch(context);
+    go_on(context);
 }
 
 // ---- the keeper's answers ----
 
 static void take_entry_reply(struct commit *commit, const struct keeper_reply *reply)
 {
-    if (reply->header.id >= commit->batch_count)
+    if (reply->header.id >= commit->batch->count)
         return;
-    struct entry *entry = &commit->batch[reply->header.id];
+    struct entry *entry = &commit->batch->entries[reply->header.id];
     entry->error = reply->error;
     if (reply->error.code != ERROR_OK)
         return;
@@ -281,7 +296,7 @@ static void on_reply(void *context, const struct keeper_reply *reply)
     struct commit *commit = context;
     struct merkle_hash leaves[KEEPER_BATCH_MAX];
     struct error why;
-    if (commit->batch_count == 0)
+    if (commit->batch->count == 0)
         return; // closed since
     if (reply == NULL) {
         error_set(&why, ERROR_UNAVAILABLE, "the keeper was lost before the record was signed");
@@ -296,16 +311,21 @@ static void on_reply(void *context, const struct keeper_reply *reply)
         break_off(commit, &reply->error);
         return;
     }
-    unsigned count = commit->batch_count;
+    unsigned count = commit->batch->count;
     for (unsigned i = 0; i < count; i++)
-        leaves[i] = commit->batch[i].leaf;
+        leaves[i] = commit->batch->entries[i].leaf;
     if (log_signed(commit->log, leaves, count, commit->origin, reply->body.committed.checkpoint,
                    &why) != 0) {
         break_off(commit, &why);
         return;
     }
-    finish_batch(commit, reply->body.committed.checkpoint);
+    // The keeper gets what has gathered before those are answered whose keys it has just let go: it
+    // works on the next batch meanwhile.
+    struct batch *done = commit->batch;
+    commit->batch = done == &commit->batches[0] ? &commit->batches[1] : &commit->batches[0];
     start_batch(commit);
+    finish_batch(done, reply->body.committed.checkpoint);
+    go_on(commit);
 }
 
 // ---- the queue ----
@@ -325,7 +345,7 @@ static int enqueue(struct commit *commit, const struct record *record, enum keep
     pending->done = done;
     pending->context = context;
     STAILQ_INSERT_TAIL(&commit->queue, pending, link);
-    if (commit->batch_count == 0)
+    if (commit->batch->count == 0)
         event_active(commit->kick, 0, 0);
     return 0;
 }
@@ -358,6 +378,7 @@ struct commit *commit_new(struct event_base *base, struct keeper_link *link, str
     snprintf(commit->host, sizeof(commit->host), "%s", host);
     name_log_origin(host, commit->origin, sizeof(commit->origin));
     commit->handlers = *handlers;
+    commit->batch = &commit->batches[0];
     STAILQ_INIT(&commit->queue);
     error_set(&commit->closed_because, ERROR_UNAVAILABLE, "the log is not open yet");
     commit->kick = event_new(base, -1, 0, on_kick, commit);
@@ -392,5 +413,5 @@ bool commit_is_open(const struct commit *commit)
 
 bool commit_is_idle(const struct commit *commit)
 {
-    return commit->batch_count == 0 && STAILQ_EMPTY(&commit->queue);
+    return commit->batch->count == 0 && STAILQ_EMPTY(&commit->queue);
 }

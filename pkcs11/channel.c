@@ -125,7 +125,9 @@ size_t channel_reply_size(const struct keeper_reply *reply)
     case KEEPER_LOG_OPEN:
         return REPLY_HEAD + sizeof(struct keeper_log_opened);
     case KEEPER_ENTRY:
-        return REPLY_HEAD + sizeof(struct keeper_entry_result);
+        // Its bundle is the longest part, and seldom there.
+        return REPLY_HEAD + offsetof(struct keeper_entry_result, bundle) +
+               strnlen(reply->body.result.bundle, sizeof(reply->body.result.bundle)) + 1;
     case KEEPER_COMMIT:
         return REPLY_HEAD + sizeof(struct keeper_committed);
     }
