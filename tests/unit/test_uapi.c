@@ -65,8 +65,9 @@ static void no_key_is_zero(void)
 {
     static const char *const texts[] = {
         "errno=0\n\n", "listen_port=1\nerrno=0\n\n",
-        "private_key=0000000000000000000000000000000000000000000000000000000000000000\nerrno="
-        "0\n\n"};
+        // Parenthesised: clang takes the two for an element each and a comma forgotten.
+        ("private_key=0000000000000000000000000000000000000000000000000000000000000000\n"
+         "errno=0\n\n")};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         struct uapi_answer *answer = uapi_answer_new();
         uint8_t public_key[DEVICE_KEY_SIZE] = {1};
