@@ -5,20 +5,18 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "record.h"
-
-#define NAME_SIZE 32 // bytes of "000000000000.jsonl", with room for larger numbers
+#include "segment.h"
 
 struct logfile {
     int folder; // AUDIT_DIR/log
     int fd;
-    char name[NAME_SIZE];
+    char name[SEGMENT_NAME_SIZE];
     dev_t device;
     ino_t inode;
     struct merkle_edge edge;
@@ -79,55 +77,41 @@ static int open_segment(struct logfile *log, struct error *err)
     return logfile_check(log, err);
 }
 
-static int read_line(const struct logfile *log, FILE *file, char *line, uint64_t index,
-                     size_t *length, struct error *err)
+static int check_line(const struct logfile *log, int more, const struct segment_line *line,
+                      struct error *err)
 {
-    size_t got = 0;
-    int byte;
-    while ((byte = getc_unlocked(file)) != EOF && byte != '\n') {
-        if (got == RECORD_LINE_MAX)
-            return error_set(err, ERROR_DATA_LOSS,
-                             "log segment %s: the line of record %" PRIu64 " is longer than any",
-                             log->name, index);
-        line[got++] = (char)byte;
-    }
-    if (ferror(file))
-        return error_set(err, ERROR_UNAVAILABLE, "log segment %s: %s", log->name, strerror(errno));
-    if (byte == EOF)
+    if (more < 0)
+        return error_prefix(err, "log segment %s", log->name);
+    if (more == 1 && line->complete)
+        return 0;
+    if (more == 1 && line->length >= RECORD_LINE_MAX)
         return error_set(err, ERROR_DATA_LOSS,
-                         "log segment %s ends before record %" PRIu64
-                         ", which the signed head counts: the log was cut",
-                         log->name, index);
-    *length = got;
-    return 0;
+                         "log segment %s: the line of record %" PRIu64 " is longer than any",
+                         log->name, log->edge.size);
+    return error_set(err, ERROR_DATA_LOSS,
+                     "log segment %s ends before record %" PRIu64
+                     ", which the signed head counts: the log was cut",
+                     log->name, log->edge.size);
 }
 
 // Takes in the lines of the segment until the tree has `size` leaves.
 static int read_lines(struct logfile *log, uint64_t size, struct error *err)
 {
-    int result = -1;
-    char *line = malloc(RECORD_LINE_MAX);
-    int own = fcntl(log->fd, F_DUPFD_CLOEXEC, 3);
-    FILE *file = own < 0 ? NULL : fdopen(own, "r");
-    if (line == NULL || file == NULL) {
-        error_set(err, ERROR_RESOURCE_EXHAUSTED, "log segment %s: %s", log->name, strerror(errno));
-        if (file == NULL && own >= 0)
-            close(own);
-        goto cleanup;
-    }
-    while (log->edge.size < size) {
-        size_t length = 0;
-        if (read_line(log, file, line, log->edge.size, &length, err) != 0)
-            goto cleanup;
-        struct merkle_hash leaf = merkle_leaf(line, length);
+    struct segment_line line;
+    int result = 0;
+    struct segment_reader *reader = segment_reader_new(log->fd, 0);
+    if (reader == NULL)
+        return error_set(err, ERROR_RESOURCE_EXHAUSTED, "log segment %s: out of memory", log->name);
+    while (result == 0 && log->edge.size < size) {
+        int more = segment_reader_next(reader, &line, err);
+        result = check_line(log, more, &line, err);
+        if (result != 0)
+            break;
+        struct merkle_hash leaf = merkle_leaf(line.text, line.length);
         merkle_edge_append(&log->edge, &leaf);
-        log->offset += length + 1;
+        log->offset = line.offset + line.length + 1;
     }
-    result = 0;
-cleanup:
-    if (file != NULL)
-        fclose(file);
-    free(line);
+    segment_reader_free(reader);
     return result;
 }
 
@@ -139,7 +123,7 @@ int logfile_open(const char *audit_dir, const struct merkle_edge *edge, uint64_t
         return error_set(err, ERROR_RESOURCE_EXHAUSTED, "out of memory");
     log->folder = log->fd = -1;
     log->edge = *edge;
-    snprintf(log->name, sizeof(log->name), "%012" PRIu64 ".jsonl", edge->size);
+    segment_name(edge->size, log->name);
     if (open_folder(audit_dir, &log->folder, err) != 0 || open_segment(log, err) != 0 ||
         read_lines(log, size, err) != 0) {
         logfile_close(log);
