@@ -84,10 +84,12 @@ static void fail(struct pending *pending, const struct error *why)
     finish(pending, &result);
 }
 
-static void finish_batch(struct batch *batch, const char *checkpoint)
+static void finish_batch(struct commit *commit, struct batch *batch, const char *checkpoint)
 {
     unsigned count = batch->count;
     batch->count = 0;
+    for (unsigned i = 0; i < count; i++)
+        commit->handlers.committed(commit->handlers.context, &batch->entries[i].pending->record);
     for (unsigned i = 0; i < count; i++) {
         struct entry *entry = &batch->entries[i];
         struct commit_result result = {
@@ -324,7 +326,7 @@ static void on_reply(void *context, const struct keeper_reply *reply)
     struct batch *done = commit->batch;
     commit->batch = done == &commit->batches[0] ? &commit->batches[1] : &commit->batches[0];
     start_batch(commit);
-    finish_batch(done, reply->body.committed.checkpoint);
+    finish_batch(commit, done, reply->body.committed.checkpoint);
     go_on(commit);
 }
 

@@ -91,9 +91,17 @@ static void on_status_timer(evutil_socket_t fd, short what, void *context)
     if (request != NULL && keeper_link_ready(daemon->link))
         keeper_link_ask(daemon->link, request, KEEPER_STATUS, on_status, daemon, NULL);
     free(request);
+    if (daemon->phase == DAEMON_READY)
+        projection_refresh(daemon->projection, daemon->state);
 }
 
 // ---- log ----
+
+static void on_committed(void *context, const struct record *record)
+{
+    struct daemon *daemon = context;
+    projection_feed(daemon->projection, record, 1);
+}
 
 static void on_commit_closed(void *context, const struct error *why)
 {
@@ -224,8 +232,10 @@ static int make_log_and_keeper(struct daemon *daemon, struct error *err)
 {
     struct keeper_link_handlers keeper = {
         .ready = on_keeper_ready, .lost = on_keeper_lost, .context = daemon};
-    struct commit_handlers commit = {
-        .closed = on_commit_closed, .idle = on_commit_idle, .context = daemon};
+    struct commit_handlers commit = {.closed = on_commit_closed,
+                                     .committed = on_committed,
+                                     .idle = on_commit_idle,
+                                     .context = daemon};
     daemon->log = log_new(daemon->config->audit_dir, err);
     if (daemon->log == NULL)
         return -1;
@@ -235,6 +245,9 @@ static int make_log_and_keeper(struct daemon *daemon, struct error *err)
     daemon->commit =
         commit_new(daemon->base, daemon->link, daemon->log, daemon->config->host, &commit, err);
     if (daemon->commit == NULL)
+        return -1;
+    daemon->projection = projection_new(daemon->config->audit_dir, err);
+    if (daemon->projection == NULL)
         return -1;
     daemon->opening = opening_new(daemon, err);
     return daemon->opening != NULL ? 0 : -1;
@@ -328,6 +341,7 @@ void daemon_free(struct daemon *daemon)
     opening_free(daemon->opening);
     leases_free(daemon->leases);
     denials_free(daemon->denials);
+    projection_free(daemon->projection);
     log_free(daemon->log);
     state_free(daemon->state);
     policy_rates_free(daemon->rates);

@@ -18,6 +18,7 @@
 #include "log.h"
 #include "opening.h"
 #include "policy.h"
+#include "projection.h"
 #include "state.h"
 
 enum daemon_phase {
@@ -35,6 +36,7 @@ struct daemon {
     struct keeper_status keeper; // as it said last
     struct log *log;
     struct state *state; // never NULL; replaced when the log is read again
+    struct projection *projection; // of the state, for others to read
     struct commit *commit;
     struct opening *opening;
     struct denials *denials;

@@ -111,6 +111,7 @@ static void finish(struct opening *opening)
     opening->under_way = false;
     opening->retry_s = RETRY_FIRST_S;
     daemon_set_phase(daemon, DAEMON_READY, "");
+    projection_begin(daemon->projection, daemon->state);
     record_opened(opening);
     finish_destructions(opening);
     leases_watch(daemon->leases);

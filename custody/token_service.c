@@ -182,6 +182,7 @@ static void warn(struct warnings *warnings, const char *format, ...)
 
 static void find_warnings(const struct daemon *daemon, struct warnings *warnings)
 {
+    char projection[PROJECTION_WARNING_SIZE];
     warnings->count = 0;
     if (daemon->keeper.leftovers > 0)
         warn(warnings, "the token holds %u sealed blob(s) that were never recorded as generated",
@@ -191,6 +192,9 @@ static void find_warnings(const struct daemon *daemon, struct warnings *warnings
     if (strcmp(daemon->keeper.token.manufacturer, "SoftHSM project") == 0)
         warn(warnings, "this token is a folder: restoring an older copy of it together with the "
                        "log goes unnoticed");
+    projection_warning(daemon->projection, projection);
+    if (projection[0] != '\0')
+        warn(warnings, "%s", projection);
 }
 
 static uint64_t head_size(const struct daemon *daemon)
