@@ -368,6 +368,8 @@ static void apply_taken(struct projection *projection)
     projection->taken.count = 0;
 }
 
+// The database of an earlier life is compared at once, before later records may blur what was wrong
+// with it.
 static void take_base(struct projection *projection, struct text *base)
 {
     struct error err;
@@ -377,6 +379,8 @@ static void take_base(struct projection *projection, struct text *base)
     projection->dirty = true;
     if (projection->state == NULL)
         lose_track(projection, err.message);
+    else if (projection->db == NULL && is_writable(projection) && open_db(projection, &err) != 0)
+        put_off(projection, &err);
 }
 
 // Takes what is there for the thread. Called with the lock; returns without it.
