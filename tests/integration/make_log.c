@@ -1,6 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 // Makes a sound audit-dir of any size, signed with a software key: for tests that alter logs, and
 // for logs larger than a token would sign in a test's time.
+//
+//   make_log [OPTION...] DIR RECORDS
+//     --segment=N           records a segment, log.sealed among them (default 1000)
+//     --segment-bytes=N     instead: seal a segment once it holds N bytes (64M and the like work)
+//     --keys=N              keys that the releases go round (default 1): a larger state and
+//     snapshot
+//     --unsigned=N          leave the last N records out of the signed head
+//     --change-key=INDEX    change the log's key in this record
+//     --forge-change        ... signed by the new key in place of the old one
+//     --tiles=0|1|2         no tiles, full ones, unfinished ones too (default)
+//     --no-snapshots        write no DIR/log/N.snapshot
+//     --open-lease          end with a release that has no outcome yet
+//     --stale-lease         begin with a release that never gets an outcome
+//
+// Ten million records in segments of 64 MiB: make_log --segment-bytes=64M --keys=100 DIR 10000000.
+// It writes DIR/log, DIR/tile, DIR/checkpoint and the verifier keys DIR/log.vkey (the first),
+// DIR/next.vkey (after a change) and DIR/other.vkey (signed nothing). The Ed25519 seeds are 32
+// bytes of 1 (log), 2 (next), 3 (host) and 4 (other), so that a test can sign what it forges.
 #include <argp.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -31,7 +49,10 @@
 struct options {
     const char *dir;
     uint64_t records;
-    uint64_t segment;    // records a segment
+    uint64_t segment; // records a segment
+    uint64_t bytes;   // bytes a segment; 0: counted in records
+    uint64_t keys;
+    bool no_snapshots;
     uint64_t unsigned_n; // of them, after the signed head
     uint64_t change_key; // index of a log.key-changed record; 0: none
     bool forge_change;   // and do so without the old key
@@ -322,12 +343,32 @@ static uint64_t number(const char *text, struct argp_state *state)
     return value;
 }
 
+// A number of bytes, with K, M or G for 1024 of the unit before.
+static uint64_t size(const char *text, struct argp_state *state)
+{
+    char digits[32];
+    size_t length = strlen(text);
+    const char *unit = length > 0 ? strchr("KMG", text[length - 1]) : NULL;
+    snprintf(digits, sizeof(digits), "%.*s", (int)(unit != NULL ? length - 1 : length), text);
+    uint64_t value = number(digits, state);
+    return unit == NULL ? value : value << (*unit == 'K' ? 10 : *unit == 'M' ? 20 : 30);
+}
+
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
     struct options *options = state->input;
     switch (key) {
     case 's':
         options->segment = number(arg, state);
+        return 0;
+    case 'b':
+        options->bytes = size(arg, state);
+        return 0;
+    case 'K':
+        options->keys = number(arg, state);
+        return 0;
+    case 'n':
+        options->no_snapshots = true;
         return 0;
     case 'u':
         options->unsigned_n = number(arg, state);
@@ -356,7 +397,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
             argp_usage(state);
         return 0;
     case ARGP_KEY_END:
-        if (state->arg_num != 2 || options->segment == 0 || options->unsigned_n > options->records)
+        if (state->arg_num != 2 || options->segment == 0 || options->keys == 0 ||
+            options->unsigned_n > options->records)
             argp_usage(state);
         return 0;
     default:
@@ -366,6 +408,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 
 static const struct argp_option argp_options[] = {
     {"segment", 's', "N", 0, "records a segment (default 1000)", 0},
+    {"segment-bytes", 'b', "N", 0, "bytes a segment, in place of records", 0},
+    {"keys", 'K', "N", 0, "how many keys (default 1)", 0},
+    {"no-snapshots", 'n', NULL, 0, "write no snapshots", 0},
     {"unsigned", 'u', "N", 0, "leave the last N records out of the signed head", 0},
     {"change-key", 'c', "INDEX", 0, "change the log's key in this record", 0},
     {"forge-change", 'f', NULL, 0, "let the new key sign in place of the old one", 0},
@@ -384,7 +429,7 @@ int main(int argc, char **argv)
         .doc = "Makes DIR/log, DIR/checkpoint, DIR/tile and the verifier keys DIR/log.vkey (the "
                "first), DIR/next.vkey (after a change) and DIR/other.vkey (that signed nothing).",
     };
-    static struct maker maker = {.options = {.segment = 1000, .tiles = 2}};
+    static struct maker maker = {.options = {.segment = 1000, .keys = 1, .tiles = 2}};
     struct signer other;
     argp_parse(&argp, argc, argv, 0, NULL, &maker.options);
     if (sodium_init() < 0)
