@@ -29,10 +29,9 @@ class Outcome:
 
 
 class Scenario:
-    def __init__(self, world, client, moments=None):
+    def __init__(self, world, client):
         self.world, self.client = world, client
         self.result = Outcome(client.ledger)
-        self.moments = moments  # called with the ledger after each acknowledgement
 
     def step(self, do, done=lambda: None):
         """One request. When it fails and custodyd serves again by itself, looks whether it was done after all, and else asks
@@ -45,22 +44,20 @@ class Scenario:
             value = done()
             if value is None:
                 value = do()
-        if self.moments:
-            self.moments(self.client.ledger)
         return value
 
     def generated(self, key):
         """The generation that waits for its first use: made by a request whose answer was lost."""
         for (_, generation), (state, public) in self.client.list(key).items():
             if state == "pre-active":
-                self.client.ledger.generated[key, generation] = public
+                self.client.ledger.note("generated", key, generation, public)
                 return generation
         return None
 
     def destroyed(self, key, generation):
         state, _ = self.client.list(key).get((key, generation), ("destroyed", None))
         if state == "destroyed":
-            self.client.ledger.destroyed.add((key, generation))
+            self.client.ledger.note("destroyed", key, generation)
             return True
         return None
 
@@ -90,11 +87,11 @@ class Scenario:
             self.release_and_report("wga", second)
 
 
-def run(world, spawn, moments=None):
+def run(world, spawn):
     """Plays the scenario on a world that spawn() starts; returns its Outcome, with everything ended."""
     spawn()
     client = Client(world)
-    scenario = Scenario(world, client, moments)
+    scenario = Scenario(world, client)
     result = scenario.result
     try:
         scenario.play()

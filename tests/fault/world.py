@@ -78,6 +78,7 @@ class World(Stack):
         old = str(template.stack.hsm)
         if not self.hsm.exists():
             shutil.copytree(template.stack.hsm, self.hsm)
+            self.audit_dir.mkdir(exist_ok=True)
         conf = self.hsm / "softhsm2.conf"
         conf.write_text(conf.read_text().replace(old, str(self.hsm)))
         self.token = template.stack.token.replace(old, str(self.hsm))
@@ -150,15 +151,41 @@ class Refused(Exception):
 
 
 class Ledger:
-    """What clients were acknowledged, in this life of a token."""
+    """What clients were acknowledged, in this life of a token, and when."""
 
     def __init__(self):
+        self.journal = []  # (time, what, arguments)
         self.vkey = None
         self.generated = {}  # (key, generation) -> public key
         self.opened = {}  # lease -> the record's line
         self.applied = set()  # leases
         self.destroyed = set()  # (key, generation)
         self.destroy_asked = set()
+
+    def note(self, what, *arguments, at=None):
+        self.journal.append((at or time.time(), what, arguments))
+        if what == "initialised":
+            (self.vkey,) = arguments
+        elif what == "generated":
+            self.generated[arguments[:2]] = arguments[2]
+        elif what == "opened":
+            self.opened[arguments[0]] = arguments[1]
+        elif what == "applied":
+            self.applied.add(arguments[0])
+        else:  # destroyed, destroy_asked
+            getattr(self, what).add(arguments)
+
+    def until(self, moment):
+        """What had been acknowledged by then."""
+        ledger = Ledger()
+        for at, what, arguments in self.journal:
+            if at < moment:
+                ledger.note(what, *arguments, at=at)
+        return ledger
+
+    def add(self, other):
+        for at, what, arguments in other.journal:
+            self.note(what, *arguments, at=at)
 
     def living(self):
         """Generations that nobody asked to destroy."""
@@ -228,11 +255,11 @@ class Client:
         self.ask("vkey", vkey)
 
     def init(self):
-        (self.ledger.vkey,) = self.ask("init")
+        self.ledger.note("initialised", *self.ask("init"))
 
     def generate(self, key):
         name, generation, _, public = self.ask("generate", key)
-        self.ledger.generated[name, int(generation)] = public
+        self.ledger.note("generated", name, int(generation), public)
         return int(generation)
 
     def list(self, key):
@@ -241,17 +268,17 @@ class Client:
 
     def release(self, key, generation, reason="RESTORE"):
         _, _, lease, public, record = self.ask("release", key, generation, reason)
-        self.ledger.opened[lease] = record
+        self.ledger.note("opened", lease, record)
         return lease, public
 
     def report(self, lease):
         self.ask("report", lease)
-        self.ledger.applied.add(lease)
+        self.ledger.note("applied", lease)
 
     def destroy(self, key, generation):
-        self.ledger.destroy_asked.add((key, generation))
+        self.ledger.note("destroy_asked", key, generation)
         self.ask("destroy", key, generation)
-        self.ledger.destroyed.add((key, generation))
+        self.ledger.note("destroyed", key, generation)
 
 
 def wait_served(world, client, deadline=HANG):
@@ -295,13 +322,13 @@ def check_keys(client, ledger, problems):
             problems.append(f"lost: {key}/{generation} was destroyed, now it is {state}")
 
 
-def check_service(client, problems):
+def check_service(client, key, problems):
     """A new key can be had, from the first step to the last."""
     try:
-        here = client.list("wgb")
+        here = client.list(key)
         waiting = [g for (_, g), (state, _) in here.items() if state == "pre-active"]
-        generation = waiting[0] if waiting else client.generate("wgb")
-        lease, _ = client.release("wgb", generation)
+        generation = waiting[0] if waiting else client.generate(key)
+        lease, _ = client.release(key, generation)
         client.report(lease)
     except Refused as e:
         problems.append(f"lost: a new key cannot be had: {e}")
@@ -344,10 +371,11 @@ def judge(world, ledger):
                 problems.append("lost: the token was initialised, now it is not")
             elif not status["initialised"]:
                 client.init()
+                wait_served(world, client)
             vkey = ledger.vkey or status["vkey"]
             client.use_vkey(vkey)
             check_keys(client, ledger, problems)
-            check_service(client, problems)
+            check_service(client, world.template.keys[-1], problems)
         status = world.end()
         if status != 0:
             problems.append(f"lost: the stop after it had exit status {status}")
