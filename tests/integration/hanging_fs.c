@@ -4,11 +4,11 @@
 // usage: hanging_fs FOLDER MOUNTPOINT
 //
 // Commands come on standard input, a line each, and each is answered by a line on standard output:
-//   hang OP...            from now on calls of these operations wait ("all": of every operation)
-//   fail ERROR COUNT OP...  the next COUNT calls of each of these operations, those that wait first,
-//                         fail with ERROR
-//   release               what waits goes on, and nothing waits or fails any more
-//   waiting               answers with the operations that wait, a word for each call
+//   hang OP...              from now on calls of these operations wait ("all": of every one)
+//   fail ERROR COUNT OP...  the next COUNT calls of each of these operations fail with ERROR,
+//                           first those that wait
+//   release                 what waits goes on, and nothing waits or fails any more
+//   waiting                 answers with the operations that wait, a word for each call
 // "ready" is said once it is mounted. At the end of input it lets go of what waits, unmounts and
 // exits: so whoever starts it cannot leave a process behind that nobody can kill.
 #define FUSE_USE_VERSION 31

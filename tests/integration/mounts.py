@@ -42,14 +42,14 @@ def tmpfs(path, size):
 
 
 @contextlib.contextmanager
-def image(path, size, *mkfs):
-    """A disk image of `size` bytes, made into a file system by the command `mkfs`, mounted at `path`."""
+def image(path, size, mkfs, options=""):
+    """A disk image of `size` bytes, made into a file system by the command `mkfs`, mounted at `path` with `options`."""
     path.mkdir(exist_ok=True)
     file = path.with_suffix(".img")
     with open(file, "wb") as f:
         f.truncate(size)
     _need("no file system in an image", *mkfs, file)
-    _need("no loop device", "mount", "-o", "loop", file, path)
+    _need("no loop device", "mount", "-o", f"loop{options}", file, path)
     try:
         yield
     finally:
@@ -57,15 +57,17 @@ def image(path, size, *mkfs):
         file.unlink()
 
 
-def ext4(path, size, *options):
-    return image(path, size, "mkfs.ext4", "-q", *options)
+def ext4(path, size, reserved=0):
+    """An ext4, of which `reserved` percent are kept for CAP_SYS_RESOURCE (and for the user 65534, as nobody must have
+    it by its uid)."""
+    return image(path, size, ["mkfs.ext4", "-q", "-m", str(reserved)], ",resuid=65534")
 
 
 @contextlib.contextmanager
 def quota(path, limit):
     """A file system that lets nobody, root neither, have more than `limit` of it. Of those that the kernel can have,
     btrfs is the one whose quota binds root."""
-    with image(path, 128 << 20, "mkfs.btrfs", "-q"):
+    with image(path, 128 << 20, ["mkfs.btrfs", "-q"]):
         _need("no quota", "btrfs", "quota", "enable", path)
         _need("no quota", "btrfs", "qgroup", "limit", limit, "0/5", path)
         yield
