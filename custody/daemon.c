@@ -25,6 +25,7 @@ void daemon_set_phase(struct daemon *daemon, enum daemon_phase phase, const char
     static const char *const names[] = {
         [DAEMON_CLOSED] = "not serving",
         [DAEMON_UNINITIALISED] = "waiting for token init",
+        [DAEMON_SEALED] = "sealed",
         [DAEMON_READY] = "serving",
     };
     bool same = daemon->phase == phase && strcmp(daemon->phase_message, message) == 0;
@@ -82,17 +83,21 @@ static void on_status(void *context, const struct keeper_reply *reply)
         daemon->keeper = reply->body.status;
 }
 
-static void on_status_timer(evutil_socket_t fd, short what, void *context)
+static void ask_status(struct daemon *daemon)
 {
-    struct daemon *daemon = context;
     struct keeper_request *request = calloc(1, sizeof(*request));
-    (void)fd;
-    (void)what;
     if (request != NULL && keeper_link_ready(daemon->link))
         keeper_link_ask(daemon->link, request, KEEPER_STATUS, on_status, daemon, NULL);
     free(request);
     if (daemon->phase == DAEMON_READY)
         projection_refresh(daemon->projection, daemon->state);
+}
+
+static void on_status_timer(evutil_socket_t fd, short what, void *context)
+{
+    (void)fd;
+    (void)what;
+    ask_status(context);
 }
 
 // ---- log ----
@@ -148,6 +153,7 @@ static void on_publish_timer(evutil_socket_t fd, short what, void *context)
     (void)fd;
     (void)what;
     publish(context);
+    ask_status(context); // the head in the token is another by now
 }
 
 // Those who read the log from outside get its head and unfinished tiles soon, but not after each
@@ -249,6 +255,9 @@ static int make_log_and_keeper(struct daemon *daemon, struct error *err)
     daemon->projection = projection_new(daemon->config->audit_dir, err);
     if (daemon->projection == NULL)
         return -1;
+    daemon->loss = loss_new(daemon, err);
+    if (daemon->loss == NULL)
+        return -1;
     daemon->opening = opening_new(daemon, err);
     return daemon->opening != NULL ? 0 : -1;
 }
@@ -340,6 +349,7 @@ void daemon_free(struct daemon *daemon)
     listener_free(daemon->listener);
     opening_free(daemon->opening);
     leases_free(daemon->leases);
+    loss_free(daemon->loss);
     denials_free(daemon->denials);
     projection_free(daemon->projection);
     log_free(daemon->log);

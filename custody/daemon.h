@@ -16,6 +16,7 @@
 #include "leases.h"
 #include "listener.h"
 #include "log.h"
+#include "loss.h"
 #include "opening.h"
 #include "policy.h"
 #include "projection.h"
@@ -24,6 +25,7 @@
 enum daemon_phase {
     DAEMON_CLOSED, // the keeper or the log is not there: `token status` and `status` are served
     DAEMON_UNINITIALISED, // an empty log and a token without objects: `token init`, too
+    DAEMON_SEALED, // token and log disagree: status, and what leads out of it
     DAEMON_READY,
 };
 
@@ -40,6 +42,7 @@ struct daemon {
     struct commit *commit;
     struct opening *opening;
     struct denials *denials;
+    struct loss *loss; // what is to be done while SEALED
     struct leases *leases;
     struct listener *listener;
     enum daemon_phase phase;

@@ -31,6 +31,7 @@ struct log {
     int segment_fd;         // the last segment, read and append; -1 before log_read
     uint64_t first;         // its first record's index
     uint64_t end;           // its bytes, as far as we wrote or read them
+    uint64_t last_unsigned; // byte offset of the line that log_next_unsigned gave last
     uint64_t next_unsigned; // byte offset that log_next_unsigned goes on from
     bool broken;            // an append failed
     struct tile_edge tree;  // signed leaves
@@ -131,6 +132,43 @@ void log_free(struct log *log)
         close(log->dir_fd);
     free(log->dir);
     free(log);
+}
+
+static bool is_same_folder(int one, int other)
+{
+    struct stat a, b;
+    return fstat(one, &a) == 0 && fstat(other, &b) == 0 && a.st_dev == b.st_dev &&
+           a.st_ino == b.st_ino;
+}
+
+int log_find_folders(struct log *log, struct error *err)
+{
+    int dir = open_folder(AT_FDCWD, log->dir);
+    int folder = dir >= 0 ? open_folder(dir, "log") : -1;
+    if (folder < 0) {
+        error_set(err, ERROR_UNAVAILABLE, "audit log %s: %s", log->dir, strerror(errno));
+        goto fail;
+    }
+    if (is_same_folder(dir, log->dir_fd)) {
+        close(dir);
+    } else {
+        if (flock(dir, LOCK_EX | LOCK_NB) != 0) {
+            error_set(err, ERROR_UNAVAILABLE, "audit log %s: %s", log->dir,
+                      errno == EWOULDBLOCK ? "another custodyd writes it" : strerror(errno));
+            goto fail;
+        }
+        close(log->dir_fd);
+        log->dir_fd = dir;
+    }
+    close(log->log_fd);
+    log->log_fd = folder;
+    return 0;
+fail:
+    if (folder >= 0)
+        close(folder);
+    if (dir >= 0)
+        close(dir);
+    return -1;
 }
 
 // ---- tiles ----
@@ -330,6 +368,14 @@ static bool checkpoint_is_due(const struct log *log)
     clock_gettime(CLOCK_MONOTONIC, &now);
     return now.tv_sec * INT64_C(1000000000) + now.tv_nsec - log->checkpoint_ns >=
            CHECKPOINT_INTERVAL_NS;
+}
+
+int log_drop_checkpoint(struct log *log, struct error *err)
+{
+    log->checkpoint_waits = false;
+    if (unlinkat(log->dir_fd, "checkpoint", 0) == 0 || errno == ENOENT)
+        return 0;
+    return error_set(err, ERROR_UNAVAILABLE, "%s/checkpoint: %s", log->dir, strerror(errno));
 }
 
 int log_publish(struct log *log, struct error *err)
@@ -611,10 +657,18 @@ int log_next_unsigned(struct log *log, struct record *record, struct merkle_hash
                       log->dir, log->first);
     if (more == 1) {
         *leaf = merkle_leaf(line.text, line.length);
+        log->last_unsigned = line.offset;
         log->next_unsigned = line.offset + line.length + 1;
     }
     segment_reader_free(reader);
     return more;
+}
+
+int log_set_aside_from_last(struct log *log, struct log_aside *aside, struct error *err)
+{
+    log->broken = true;
+    log->end = log->last_unsigned;
+    return set_rest_aside(log, aside, err);
 }
 
 int log_append(struct log *log, const char *lines, size_t length, struct error *err)

@@ -35,6 +35,10 @@ struct log_aside {
     char sha256[65];
 };
 
+// Finds DIR and DIR/log anew, where they were replaced since (a copy was put back); DIR is locked
+// again then.
+int log_find_folders(struct log *log, struct error *err);
+
 // Reads the newest signed head that DIR/checkpoint holds. Returns 1 with `head` and `note`
 // (NOTE_MAX bytes), 0 when there is none or none that `key` signed (`err` says why), -1 when it
 // cannot be read.
@@ -66,6 +70,10 @@ int log_prove_consistency(struct log *log, uint64_t old_size, uint64_t new_size,
 int log_next_unsigned(struct log *log, struct record *record, struct merkle_hash *leaf,
                       struct error *err);
 
+// Sets aside the record that log_next_unsigned gave last and all that follows it: they are no part
+// of the log. Until log_read has read it again, nothing may be appended.
+int log_set_aside_from_last(struct log *log, struct log_aside *aside, struct error *err);
+
 // Appends whole lines. On failure nothing more may be appended until log_read has looked at what is
 // there.
 int log_append(struct log *log, const char *lines, size_t length, struct error *err);
@@ -79,6 +87,9 @@ int log_signed(struct log *log, const struct merkle_hash *leaves, size_t count, 
 // The receipt of a signed record.
 int log_receipt(struct log *log, uint64_t index, const char *note, char *receipt, size_t size,
                 size_t *length, struct error *err);
+
+// Removes DIR/checkpoint: a head that no longer counts must not be taken for the newest.
+int log_drop_checkpoint(struct log *log, struct error *err);
 
 // Writes what those who read from outside still lack: the latest checkpoint, and the tiles that are
 // not full yet. Call it soon after the last record, when nothing else waits.

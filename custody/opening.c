@@ -12,6 +12,7 @@
 
 #include "daemon.h"
 #include "keys.h"
+#include "requests.h"
 #include "say.h"
 
 #define RETRY_FIRST_S 1
@@ -24,6 +25,7 @@ struct opening {
     struct keeper_blob *blobs; // in the token
     size_t blob_count;
     struct log_aside aside;
+    struct log_aside refused; // records of the tail that are not carried on
     size_t resubmitted; // tail records that are being signed
     bool under_way;
     opening_done_fn *done; // of opening_empty_log
@@ -50,13 +52,32 @@ void opening_retry(struct opening *opening)
 
 static void fail(struct opening *opening, const struct error *why)
 {
-    say(LOG_ERR, "the log is not served: %s", why->message);
-    daemon_set_phase(opening->daemon, DAEMON_CLOSED, why->message);
+    if (why->code == ERROR_DATA_LOSS) {
+        opening->under_way = false;
+        loss_enter(opening->daemon->loss, why);
+        if (opening->daemon->phase != DAEMON_SEALED)
+            return; // it goes on from there
+    } else {
+        say(LOG_ERR, "the log is not served: %s", why->message);
+        daemon_set_phase(opening->daemon, DAEMON_CLOSED, why->message);
+    }
     opening_retry(opening);
     tell(opening, why);
 }
 
 // ---- 5. ready ----
+
+static void record_aside(struct daemon *daemon, struct log_aside *aside, const char *what)
+{
+    if (!aside->any)
+        return;
+    struct record recovered = {
+        .event = RECORD_LOG_RECOVERED, .offset = aside->offset, .length = aside->length};
+    memcpy(recovered.sha256, aside->sha256, sizeof(recovered.sha256));
+    snprintf(recovered.detail, sizeof(recovered.detail), "%s", what);
+    daemon_record(daemon, &recovered);
+    aside->any = false;
+}
 
 static void record_opened(struct opening *opening)
 {
@@ -72,16 +93,9 @@ static void record_opened(struct opening *opening)
         daemon_record(daemon, &policy);
     }
     daemon->started_recorded = true;
-    if (opening->aside.any) {
-        struct record recovered = {.event = RECORD_LOG_RECOVERED,
-                                   .offset = opening->aside.offset,
-                                   .length = opening->aside.length};
-        memcpy(recovered.sha256, opening->aside.sha256, sizeof(recovered.sha256));
-        snprintf(recovered.detail, sizeof(recovered.detail),
-                 "bytes that are no records were set aside");
-        daemon_record(daemon, &recovered);
-        opening->aside.any = false;
-    }
+    record_aside(daemon, &opening->aside, "bytes that are no records were set aside");
+    record_aside(daemon, &opening->refused,
+                 "records that nobody signed, with approvals that do not hold, were set aside");
 }
 
 static bool is_in_token(const struct opening *opening, const struct state_key *key)
@@ -144,6 +158,21 @@ static enum keeper_action action_again(const struct record *record)
     }
 }
 
+// What somebody wrote into the file while the daemon was down approves nothing.
+static void refuse_tail(struct opening *opening, const struct record *record,
+                        const struct error *why)
+{
+    struct error err;
+    say(LOG_ERR, "record %" PRIu64 ", which nobody signed, and what follows it is set aside: %s",
+        record->seq, why->message);
+    if (log_set_aside_from_last(opening->daemon->log, &opening->refused, &err) == 0) {
+        opening_begin(opening);
+        return;
+    }
+    commit_close(opening->daemon->commit, &err);
+    fail(opening, &err);
+}
+
 // Has the next records signed that stand in the log and are not; opening is finished when there are
 // none.
 static void resubmit_some(struct opening *opening)
@@ -155,6 +184,10 @@ static void resubmit_some(struct opening *opening)
     int more = 1;
     while (opening->resubmitted < KEEPER_BATCH_MAX) {
         more = log_next_unsigned(daemon->log, &record, &leaf, &err);
+        if (more == 1 && requests_check_again(daemon, &record, &err) != 0) {
+            refuse_tail(opening, &record, &err);
+            return;
+        }
         if (more == 1 && commit_resubmit(daemon->commit, &record, action_again(&record),
                                          on_resubmitted, opening, &err) != 0)
             more = -1;
@@ -281,6 +314,8 @@ static int read_log(struct opening *opening, struct error *err)
         return error_set(err, ERROR_RESOURCE_EXHAUSTED, "out of memory to read the log");
     state_free(daemon->state);
     daemon->state = state;
+    if (log_find_folders(daemon->log, err) != 0)
+        return -1;
     int found = find_head(daemon, &head, note, &token_size, err);
     if (found < 0)
         return -1;
@@ -311,6 +346,29 @@ void opening_empty_log(struct opening *opening, opening_done_fn *done, void *con
     fail(opening, &err);
 }
 
+// The token's head as it is now: the last status may be seconds old.
+static void on_fresh_status(void *context, const struct keeper_reply *reply)
+{
+    struct opening *opening = context;
+    struct error err;
+    if (reply == NULL || !opening->under_way)
+        return;
+    if (reply->error.code != ERROR_OK) {
+        fail(opening, &reply->error);
+        return;
+    }
+    opening->daemon->keeper = reply->body.status;
+    if (read_log(opening, &err) != 0)
+        fail(opening, &err);
+}
+
+static int ask_status(struct opening *opening, struct error *err)
+{
+    memset(&opening->request, 0, sizeof(opening->request));
+    return keeper_link_ask(opening->daemon->link, &opening->request, KEEPER_STATUS, on_fresh_status,
+                           opening, err);
+}
+
 // ---- 1. the blobs ----
 
 static int ask_list(struct opening *opening, struct error *err);
@@ -337,7 +395,7 @@ static void on_list(void *context, const struct keeper_reply *reply)
     memcpy(opening->blobs + opening->blob_count, list->blobs, list->count * sizeof(*grown));
     opening->blob_count = count;
     bool more = list->count > 0 && count < list->total;
-    if ((more ? ask_list(opening, &err) : read_log(opening, &err)) != 0)
+    if ((more ? ask_list(opening, &err) : ask_status(opening, &err)) != 0)
         fail(opening, &err);
 }
 
@@ -358,7 +416,8 @@ void opening_begin(struct opening *opening)
     opening->under_way = true;
     opening->blob_count = 0;
     opening->resubmitted = 0;
-    daemon_set_phase(opening->daemon, DAEMON_CLOSED, why.message);
+    if (opening->daemon->phase != DAEMON_SEALED) // that lasts until the log is found in order
+        daemon_set_phase(opening->daemon, DAEMON_CLOSED, why.message);
     if (ask_list(opening, &err) != 0)
         fail(opening, &err);
 }

@@ -33,6 +33,10 @@ static const struct text_field record_texts[] = {
     TEXT_FIELD(struct record, log_vkey),     TEXT_FIELD(struct record, host_vkey),
     TEXT_FIELD(struct record, version),      TEXT_FIELD(struct record, policy_sha256),
     TEXT_FIELD(struct record, sha256),
+    TEXT_FIELD(struct record, request_id),
+    TEXT_FIELD(struct record, operator_name),
+    TEXT_FIELD(struct record, operator_key),
+    TEXT_FIELD(struct record, signature),
 };
 
 static const size_t record_flags[] = {
