@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the token and the log disagree about, the approvals of going on nevertheless (kept in memory,
-// since nothing can be recorded yet), and going on.
+// What the token and the log disagree about, the approvals of going on nevertheless (kept in
+// memory, since nothing can be recorded yet), and going on.
 #include "loss.h"
 
 #include <inttypes.h>
@@ -14,8 +14,25 @@
 
 #define BATCH (APPROVALS_NEEDED + 2) // the request, the approvals, log.loss-accepted
 
+// Work on the log's files in the disk's thread: a survey, or making ready to go on.
+struct work {
+    struct loss *loss;
+    struct log *log;
+    char *dir;
+    bool has_head;
+    struct checkpoint head; // that the token remembers
+    bool complete;          // the accepted records stand in the log already
+    bool failed;
+    struct error error;
+    struct survey survey;
+    struct log_view view;
+    size_t count; // of the records that follow what is left
+    struct record records[BATCH];
+};
+
 struct loss {
     struct daemon *daemon;
+    const struct work *work; // that is waited for; another one comes too late
     struct survey survey;
     struct record requested; // what is to be approved
     struct request request;  // the same, with who has approved
@@ -23,6 +40,8 @@ struct loss {
     struct record_actor actor; // who carries it out
     struct call *call;         // that waits for it to be done; NULL: none does
     unsigned waiting;          // records on their way; 0: nothing is under way
+    bool stands;               // the accepted records stand in the log already: these
+    struct record again[BATCH];
     struct keeper_request keeper_request;
 };
 
@@ -68,31 +87,95 @@ static void make_request(struct loss *loss, const struct checkpoint *head)
     memcpy(loss->request.new_root, requested->new_root, sizeof(requested->new_root));
 }
 
-static int look(struct loss *loss, struct error *err)
+static struct work *work_new(struct loss *loss, struct error *err)
 {
     struct checkpoint head;
     const struct checkpoint *known = remembered(loss->daemon, &head);
-    if (survey_log(loss->daemon->config->audit_dir, known, &loss->survey, err) != 0)
-        return -1;
-    make_request(loss, known);
-    return 0;
+    struct work *work = calloc(1, sizeof(*work));
+    if (work == NULL || (work->dir = strdup(loss->daemon->config->audit_dir)) == NULL) {
+        free(work);
+        error_set(err, ERROR_RESOURCE_EXHAUSTED, "out of memory to look at the log");
+        return NULL;
+    }
+    work->loss = loss;
+    work->log = loss->daemon->log;
+    work->has_head = known != NULL;
+    if (known != NULL)
+        work->head = *known;
+    return work;
+}
+
+static void work_free(struct work *work)
+{
+    log_view_clear(&work->view);
+    free(work->dir);
+    free(work);
+}
+
+static int work_start(struct loss *loss, struct work *work, disk_fn *in_thread, disk_fn *done,
+                      struct error *err)
+{
+    loss->work = work;
+    if (disk_do(loss->daemon->disk, "looking at the log", in_thread, done, work, err) == 0)
+        return 0;
+    loss->work = NULL;
+    work_free(work);
+    return -1;
+}
+
+static void survey_in_thread(void *context)
+{
+    struct work *work = context;
+    work->failed = survey_log(work->dir, work->has_head ? &work->head : NULL, &work->survey,
+                              &work->error) != 0;
+}
+
+static int look(struct loss *loss, disk_fn *done, struct error *err)
+{
+    struct work *work = work_new(loss, err);
+    return work != NULL ? work_start(loss, work, survey_in_thread, done, err) : -1;
+}
+
+static void take_survey(struct loss *loss, const struct work *work)
+{
+    loss->survey = work->survey;
+    make_request(loss, work->has_head ? &work->head : NULL);
 }
 
 static void carry_on(struct loss *loss);
 
+static void on_surveyed(void *context)
+{
+    struct work *work = context;
+    struct loss *loss = work->loss;
+    struct daemon *daemon = loss->daemon;
+    bool late = loss->work != work || daemon->phase != DAEMON_SEALED;
+    if (loss->work == work)
+        loss->work = NULL;
+    if (!late && work->failed) {
+        daemon_set_phase(daemon, DAEMON_SEALED, work->error.message);
+    } else if (!late) {
+        take_survey(loss, work);
+        if (loss->survey.what[0] != '\0')
+            daemon_set_phase(daemon, DAEMON_SEALED, loss->survey.what);
+        // The loss was accepted, and a crash came before the token remembered it: the records that
+        // stand in the log bear the signatures.
+        if (loss->survey.attempt == BATCH && !daemon->config->approvals_by_uid)
+            carry_on(loss);
+    }
+    work_free(work);
+}
+
 void loss_enter(struct loss *loss, const struct error *why)
 {
     struct error err;
-    if (look(loss, &err) != 0) {
-        daemon_set_phase(loss->daemon, DAEMON_SEALED, err.message);
+    // While it stays sealed, what was found before is the better message until the next look ends.
+    if (loss->daemon->phase != DAEMON_SEALED)
+        daemon_set_phase(loss->daemon, DAEMON_SEALED, why->message);
+    if (loss->waiting > 0 || loss->call != NULL)
         return;
-    }
-    daemon_set_phase(loss->daemon, DAEMON_SEALED,
-                     loss->survey.what[0] != '\0' ? loss->survey.what : why->message);
-    // The loss was accepted, and a crash came before the token remembered it: the records that stand
-    // in the log bear the signatures.
-    if (loss->survey.attempt == BATCH && !loss->daemon->config->approvals_by_uid)
-        carry_on(loss);
+    if (look(loss, on_surveyed, &err) != 0)
+        say(LOG_WARNING, "%s", err.message);
 }
 
 // ---- requests ----
@@ -215,9 +298,8 @@ static void on_recorded(void *context, const struct commit_result *result)
     }
     if (--loss->waiting > 0)
         return;
-    // What is opened next must find this head, not one from before.
-    if (log_publish(daemon->log, &err) != 0)
-        say(LOG_WARNING, "%s", err.message);
+    // What is opened next finds this head, not one from before: the disk's jobs are done in order.
+    log_publish(daemon->log);
     end(loss, NULL);
 }
 
@@ -249,19 +331,13 @@ static int submit_all(struct loss *loss, struct error *err)
 
 static int resubmit_all(struct loss *loss, struct error *err)
 {
-    struct record record;
-    struct merkle_hash leaf;
-    int more = 1;
-    while (loss->waiting < BATCH &&
-           (more = log_next_unsigned(loss->daemon->log, &record, &leaf, err)) == 1) {
-        if (commit_resubmit(loss->daemon->commit, &record, KEEPER_ACTION_NONE, on_recorded, loss,
-                            err) != 0)
+    for (unsigned i = 0; i < BATCH; i++) {
+        if (commit_resubmit(loss->daemon->commit, &loss->again[i], KEEPER_ACTION_NONE, on_recorded,
+                            loss, err) != 0)
             return -1;
         loss->waiting++;
     }
-    if (more == 0)
-        return error_set(err, ERROR_UNAVAILABLE, "the log changed while it was read");
-    return more < 0 ? -1 : 0;
+    return 0;
 }
 
 static void on_opened(void *context, const struct keeper_reply *reply)
@@ -277,8 +353,7 @@ static void on_opened(void *context, const struct keeper_reply *reply)
     // Each of them is counted once it is on its way.
     loss->waiting = 0;
     commit_open(daemon->commit, daemon->state);
-    bool again = state_size(daemon->state) > loss->survey.size;
-    if ((again ? resubmit_all(loss, &err) : submit_all(loss, &err)) == 0)
+    if ((loss->stands ? resubmit_all(loss, &err) : submit_all(loss, &err)) == 0)
         return;
     loss->waiting = 0;
     commit_close(daemon->commit, &err);
@@ -286,58 +361,118 @@ static void on_opened(void *context, const struct keeper_reply *reply)
 }
 
 // Reads the log as it stands; what follows it is set aside, unless it is the whole of what was
-// accepted before.
-static int read_again(struct loss *loss, struct error *err)
+// accepted before. In the disk's thread.
+static int read_again(struct work *work, struct error *err)
 {
-    struct daemon *daemon = loss->daemon;
-    struct checkpoint head = {.size = loss->survey.size, .root = loss->survey.root};
-    for (int pass = 0;; pass++) {
-        struct log_aside aside;
-        struct record record;
-        struct merkle_hash leaf;
-        struct state *state = state_new();
-        if (state == NULL)
-            return error_set(err, ERROR_RESOURCE_EXHAUSTED, "out of memory to read the log");
-        state_free(daemon->state);
-        daemon->state = state;
-        if (log_read(daemon->log, &head, state, &aside, err) != 0)
-            return -1;
-        bool complete = loss->survey.attempt == BATCH && !daemon->config->approvals_by_uid;
-        if (complete || state_size(state) == head.size)
-            return 0;
-        if (pass > 0 || log_next_unsigned(daemon->log, &record, &leaf, err) != 1 ||
-            log_set_aside_from_last(daemon->log, &aside, err) != 0)
-            return error_set(err, ERROR_UNAVAILABLE, "the log changed while it was read");
-    }
+    struct checkpoint head = {.size = work->survey.size, .root = work->survey.root};
+    struct log_files *files = log_files(work->log);
+    struct log_aside aside;
+    if (log_files_open(files, err) != 0 || log_read(work->log, &head, 0, &work->view, err) != 0)
+        return -1;
+    if (work->complete)
+        return log_files_next_unsigned(files, work->records, BATCH, &work->count, err);
+    if (state_size(work->view.state) == head.size)
+        return 0;
+    log_view_clear(&work->view);
+    if (log_files_cut(files, head.size, &aside, err) != 0 ||
+        log_read(work->log, &head, 0, &work->view, err) != 0)
+        return -1;
+    if (state_size(work->view.state) == head.size)
+        return 0;
+    return error_set(err, ERROR_UNAVAILABLE, "the log changed while it was read");
 }
 
-static int ask_open(struct loss *loss, struct error *err)
+static void prepare_in_thread(void *context)
 {
-    struct daemon *daemon = loss->daemon;
+    struct work *work = context;
+    struct error *err = &work->error;
+    work->failed =
+        read_again(work, err) != 0 || log_files_drop_checkpoint(log_files(work->log), err) != 0;
+    if (!work->failed && work->complete && work->count != BATCH)
+        work->failed = error_set(err, ERROR_UNAVAILABLE, "the log changed while it was read") != 0;
+}
+
+static int ask_open(struct loss *loss, const struct log_view *view, struct error *err)
+{
     struct keeper_log_open *open = &loss->keeper_request.body.log_open;
-    struct merkle_edge edge;
     memset(&loss->keeper_request, 0, sizeof(loss->keeper_request));
-    open->first = log_segment_first(daemon->log);
+    open->first = view->edge.size;
     open->accept_loss = 1;
     open->size = loss->survey.size;
-    if (log_edge(daemon->log, open->first, &edge, err) != 0)
-        return -1;
-    open->edge_length = merkle_edge_length(open->first);
-    memcpy(open->edge, edge.hashes, open->edge_length * sizeof(edge.hashes[0]));
-    return keeper_link_ask(daemon->link, &loss->keeper_request, KEEPER_LOG_OPEN, on_opened, loss,
-                           err);
+    open->edge_length = merkle_edge_length(view->edge.size);
+    memcpy(open->edge, view->edge.hashes, open->edge_length * sizeof(view->edge.hashes[0]));
+    return keeper_link_ask(loss->daemon->link, &loss->keeper_request, KEEPER_LOG_OPEN, on_opened,
+                           loss, err);
+}
+
+static int go_on_from(struct loss *loss, struct work *work, struct error *err)
+{
+    struct daemon *daemon = loss->daemon;
+    state_free(daemon->state);
+    daemon->state = work->view.state;
+    work->view.state = NULL;
+    log_take(daemon->log, &work->view);
+    loss->stands = work->complete;
+    memcpy(loss->again, work->records, sizeof(loss->again));
+    return ask_open(loss, &work->view, err);
+}
+
+static void on_prepared(void *context)
+{
+    struct work *work = context;
+    struct loss *loss = work->loss;
+    if (loss->work == work) {
+        loss->work = NULL;
+        if (work->failed || go_on_from(loss, work, &work->error) != 0)
+            end(loss, &work->error);
+    }
+    work_free(work);
 }
 
 static void carry_on(struct loss *loss)
 {
-    struct daemon *daemon = loss->daemon;
     struct error err;
     loss->waiting = 1; // under way
-    opening_cancel(daemon->opening);
-    if (log_find_folders(daemon->log, &err) == 0 && read_again(loss, &err) == 0 &&
-        log_drop_checkpoint(daemon->log, &err) == 0 && ask_open(loss, &err) == 0)
-        return;
+    opening_cancel(loss->daemon->opening);
+    struct work *work = work_new(loss, &err);
+    if (work != NULL) {
+        work->survey = loss->survey;
+        work->complete = loss->survey.attempt == BATCH && !loss->daemon->config->approvals_by_uid;
+        if (work_start(loss, work, prepare_in_thread, on_prepared, &err) == 0)
+            return;
+    }
     end(loss, &err);
+}
+
+// The log was looked at for an operator who wants to go on from it.
+static void on_surveyed_to_accept(void *context)
+{
+    struct work *work = context;
+    struct loss *loss = work->loss;
+    struct call *call = loss->call;
+    struct error err = work->error;
+    bool late = loss->work != work;
+    if (!late)
+        loss->work = NULL;
+    if (late || loss->daemon->phase != DAEMON_SEALED)
+        error_set(&err, ERROR_ABORTED, "the log is looked at anew: ask again");
+    else if (!work->failed)
+        take_survey(loss, work);
+    if (call == NULL)
+        goto cleanup;
+    if (late || work->failed || loss->daemon->phase != DAEMON_SEALED ||
+        check_something_is_left(loss, &err) != 0) {
+        loss->call = NULL;
+        call_fail(call, &err);
+    } else if (loss->request.approval_count < APPROVALS_NEEDED) {
+        loss->call = NULL;
+        requests_answer_needed(call, &loss->request);
+    } else {
+        loss->actor = call->actor;
+        carry_on(loss);
+    }
+cleanup:
+    work_free(work);
 }
 
 void loss_accept(struct call *call)
@@ -350,22 +485,16 @@ void loss_accept(struct call *call)
         call_fail(call, &err);
         return;
     }
-    if (loss->waiting > 0) {
+    if (loss->waiting > 0 || loss->call != NULL) {
         error_set(&err, ERROR_ABORTED, "the loss is being accepted already");
         call_fail(call, &err);
         return;
     }
-    if (look(loss, &err) != 0 || check_something_is_left(loss, &err) != 0) {
-        call_fail(call, &err);
-        return;
-    }
-    if (loss->request.approval_count < APPROVALS_NEEDED) {
-        requests_answer_needed(call, &loss->request);
-        return;
-    }
-    loss->actor = call->actor;
     loss->call = call;
-    carry_on(loss);
+    if (look(loss, on_surveyed_to_accept, &err) == 0)
+        return;
+    loss->call = NULL;
+    call_fail(call, &err);
 }
 
 // ---- life ----

@@ -220,8 +220,8 @@ static int identify_key(const struct config *config, const struct record *reques
 }
 
 int requests_identify(const struct config *config, const struct record *requested,
-                      const struct record_actor *actor, const char *signature,
-                      struct record *given, struct error *err)
+                      const struct record_actor *actor, const char *signature, struct record *given,
+                      struct error *err)
 {
     memset(given, 0, sizeof(*given));
     given->event = RECORD_APPROVAL_GIVEN;
@@ -284,7 +284,13 @@ static int check_given_again(struct daemon *daemon, const struct record *given, 
         return error_set(err, ERROR_DATA_LOSS,
                          "it bears an approval by a key that is not operator %s's",
                          given->operator_name);
-    if (survey_find_request(daemon->config->audit_dir, given->request_id, &requested, err) != 0)
+    // What was carried out in the same tail is no longer open: it stands in the log.
+    const struct request *open =
+        request_list_find(state_requests(daemon->state), given->request_id);
+    if (open != NULL)
+        request_as_record(open, daemon->config->host, &requested);
+    else if (survey_find_request(daemon->config->audit_dir, given->request_id, &requested, err) !=
+             0)
         return -1;
     return approval_verify(&requested, given, err);
 }
