@@ -95,6 +95,12 @@ void loss_enter(struct loss *loss, const struct error *why)
         carry_on(loss);
 }
 
+void loss_look_again(struct loss *loss)
+{
+    if (loss->waiting == 0)
+        opening_begin(loss->daemon->opening);
+}
+
 // ---- requests ----
 
 static int check_something_is_left(const struct loss *loss, struct error *err)
