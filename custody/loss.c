@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the token and the log disagree about, the approvals of going on nevertheless (kept in memory,
-// since nothing can be recorded yet), and going on.
+// What the token and the log disagree about, the approvals of going on nevertheless (kept in
+// memory, since nothing can be recorded yet), and going on.
 #include "loss.h"
 
 #include <inttypes.h>
@@ -89,8 +89,8 @@ void loss_enter(struct loss *loss, const struct error *why)
     }
     daemon_set_phase(loss->daemon, DAEMON_SEALED,
                      loss->survey.what[0] != '\0' ? loss->survey.what : why->message);
-    // The loss was accepted, and a crash came before the token remembered it: the records that stand
-    // in the log bear the signatures.
+    // The loss was accepted, and a crash came before the token remembered it: the records that
+    // stand in the log bear the signatures.
     if (loss->survey.attempt == BATCH && !loss->daemon->config->approvals_by_uid)
         carry_on(loss);
 }

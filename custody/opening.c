@@ -26,7 +26,7 @@ struct opening {
     size_t blob_count;
     struct log_aside aside;
     struct log_aside refused; // records of the tail that are not carried on
-    size_t resubmitted; // tail records that are being signed
+    size_t resubmitted;       // tail records that are being signed
     bool under_way;
     opening_done_fn *done; // of opening_empty_log
     void *done_context;

@@ -220,8 +220,8 @@ static int identify_key(const struct config *config, const struct record *reques
 }
 
 int requests_identify(const struct config *config, const struct record *requested,
-                      const struct record_actor *actor, const char *signature,
-                      struct record *given, struct error *err)
+                      const struct record_actor *actor, const char *signature, struct record *given,
+                      struct error *err)
 {
     memset(given, 0, sizeof(*given));
     given->event = RECORD_APPROVAL_GIVEN;

@@ -107,7 +107,8 @@ static const struct kind kinds[] = {
                                               false, false, false},
     [CUSTODY__V1__REQUEST__BODY_INIT_TOKEN] = {"InitToken", POLICY_OPERATOR, false, true, false},
     [CUSTODY__V1__REQUEST__BODY_PROBE_TOKEN] = {"ProbeToken", POLICY_OPERATOR, false, false, false},
-    [CUSTODY__V1__REQUEST__BODY_GENERATE_KEY] = {"GenerateKey", POLICY_OPERATOR, false, false, false},
+    [CUSTODY__V1__REQUEST__BODY_GENERATE_KEY] = {"GenerateKey", POLICY_OPERATOR, false, false,
+                                                 false},
     [CUSTODY__V1__REQUEST__BODY_PUBLISH_KEY] = {"PublishKey", POLICY_OPERATOR, false, false, false},
     [CUSTODY__V1__REQUEST__BODY_DESTROY_KEY] = {"DestroyKey", POLICY_OPERATOR, false, false, false},
     [CUSTODY__V1__REQUEST__BODY_LIST_REQUESTS] = {"ListRequests", POLICY_OPERATOR | POLICY_AUDITOR,
@@ -134,10 +135,9 @@ static int check_phase(const struct daemon *daemon, const struct kind *kind, str
                    ? 0
                    : error_set(err, ERROR_FAILED_PRECONDITION, "%s", daemon->phase_message);
     if (daemon->phase == DAEMON_SEALED)
-        return kind->sealed
-                   ? 0
-                   : error_set(err, ERROR_FAILED_PRECONDITION, "sealed: %.490s",
-                               daemon->phase_message);
+        return kind->sealed ? 0
+                            : error_set(err, ERROR_FAILED_PRECONDITION, "sealed: %.490s",
+                                        daemon->phase_message);
     // Why the keeper is not there is known best by its link, which saw it end.
     if (!keeper_link_ready(daemon->link))
         return error_set(err, ERROR_UNAVAILABLE, "the keeper is not ready: %s",
