@@ -155,8 +155,7 @@ static int check_approvals(cfg_t *section, cfg_opt_t *option)
         return -1;
     if (strcmp(how, "signatures") == 0 || strcmp(how, "uids") == 0)
         return 0;
-    cfg_error(section,
-              "'approvals' is '%s': it must be signatures, or uids, which is weaker", how);
+    cfg_error(section, "'approvals' is '%s': it must be signatures, or uids, which is weaker", how);
     return -1;
 }
 
@@ -344,9 +343,12 @@ static cfg_t *make_parser(void)
         CFG_END(),
     };
     cfg_opt_t keeper_options[] = {
-        CFG_STR("socket", NULL, CFGF_NONE), CFG_STR("program", NULL, CFGF_NONE),
-        CFG_STR("token", NULL, CFGF_NONE),  CFG_INT("releases-per-second", 100, CFGF_NONE),
-        CFG_INT("timeout", 10, CFGF_NONE),  CFG_INT("head-interval", 1000, CFGF_NONE),
+        CFG_STR("socket", NULL, CFGF_NONE),
+        CFG_STR("program", NULL, CFGF_NONE),
+        CFG_STR("token", NULL, CFGF_NONE),
+        CFG_INT("releases-per-second", 100, CFGF_NONE),
+        CFG_INT("timeout", 10, CFGF_NONE),
+        CFG_INT("head-interval", 1000, CFGF_NONE),
         CFG_END(),
     };
     cfg_opt_t limit_options[] = {

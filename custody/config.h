@@ -52,8 +52,8 @@ struct config {
     char host[HOST_MAX + 1];
     char *audit_dir;
     uint32_t lease_s;
-    bool approvals_by_uid; // operators approve by their uid alone: the weaker mode
-    char *operators_file;  // of their pinned SSH keys; NULL: none
+    bool approvals_by_uid;    // operators approve by their uid alone: the weaker mode
+    char *operators_file;     // of their pinned SSH keys; NULL: none
     struct operators *pinned; // what it holds
     struct {
         char *path;

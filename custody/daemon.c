@@ -191,6 +191,8 @@ static void on_reload(evutil_socket_t fd, short what, void *context)
     (void)fd;
     (void)what;
     keeper_link_resume(daemon->link);
+    if (daemon->phase == DAEMON_SEALED && keeper_link_ready(daemon->link))
+        loss_look_again(daemon->loss); // the files may be back
     struct config *config = config_read(daemon->config_path, &err);
     if (config == NULL) {
         say(LOG_ERR, "the configuration stays as it was: %s", err.message);

@@ -27,7 +27,7 @@
 enum daemon_phase {
     DAEMON_CLOSED, // the keeper or the log is not there: `token status` and `status` are served
     DAEMON_UNINITIALISED, // an empty log and a token without objects: `token init`, too
-    DAEMON_SEALED, // token and log disagree: status, and what leads out of it
+    DAEMON_SEALED,        // token and log disagree: status, and what leads out of it
     DAEMON_READY,
 };
 

@@ -304,8 +304,8 @@ static int start_keeper(struct keeper_link *link, struct error *err)
         return error_set(err, ERROR_UNAVAILABLE, "%s: %s", config->keeper.program, strerror(errno));
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0)
         return error_set(err, ERROR_UNAVAILABLE, "socketpair: %s", strerror(errno));
-    char host[HOST_MAX + 16], audit_dir[4096 + 16], token[2048], fd[16], rate[48],
-        interval[48], operators[4096 + 16];
+    char host[HOST_MAX + 16], audit_dir[4096 + 16], token[2048], fd[16], rate[48], interval[48],
+        operators[4096 + 16];
     snprintf(host, sizeof(host), "--host=%s", config->host);
     snprintf(audit_dir, sizeof(audit_dir), "--audit-dir=%s", config->audit_dir);
     snprintf(token, sizeof(token), "--token=%s", config->keeper.token);

@@ -178,6 +178,12 @@ void loss_enter(struct loss *loss, const struct error *why)
         say(LOG_WARNING, "%s", err.message);
 }
 
+void loss_look_again(struct loss *loss)
+{
+    if (loss->waiting == 0)
+        opening_begin(loss->daemon->opening);
+}
+
 // ---- requests ----
 
 static int check_something_is_left(const struct loss *loss, struct error *err)

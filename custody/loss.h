@@ -19,6 +19,9 @@ void loss_free(struct loss *loss);
 // were given before stay.
 void loss_enter(struct loss *loss, const struct error *why);
 
+// Has the log opened again at once, unless a loss is just being accepted.
+void loss_look_again(struct loss *loss);
+
 // What is served meanwhile.
 void loss_list(struct call *call, const char *id);
 void loss_approve(struct call *call, const Custody__V1__Approve *approve);

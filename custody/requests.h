@@ -17,8 +17,8 @@ int requests_name(struct call *call, const char *id, struct error *err);
 // Finds out who approves `requested`: whose pinned key made the signature, or with "" which
 // operator the actor is. Fills the approval.given record.
 int requests_identify(const struct config *config, const struct record *requested,
-                      const struct record_actor *actor, const char *signature,
-                      struct record *given, struct error *err);
+                      const struct record_actor *actor, const char *signature, struct record *given,
+                      struct error *err);
 
 // Whether a record that stands in the log but was never signed may be carried on as far as
 // approvals go: after a crash it may be anybody's who could write the file.

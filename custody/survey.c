@@ -132,8 +132,7 @@ static bool tiles_differ(struct going *going, uint64_t index, const struct merkl
     if (index / TILE_WIDTH != going->tile || index == 0)
         read_tile(going, index / TILE_WIDTH);
     unsigned place = (unsigned)(index % TILE_WIDTH);
-    return place < going->tile_width &&
-           memcmp(&going->hashes[place], leaf, sizeof(*leaf)) != 0;
+    return place < going->tile_width && memcmp(&going->hashes[place], leaf, sizeof(*leaf)) != 0;
 }
 
 static void note(struct going *going, const char *text)
@@ -339,6 +338,5 @@ int survey_find_request(const char *dir, const char *id, struct record *requeste
     struct search search = {.id = id, .requested = requested};
     if (walk(dir, NULL, take_if_requested, &search, err) != 0)
         return -1;
-    return search.found ? 0
-                        : error_set(err, ERROR_NOT_FOUND, "the log holds no request %s", id);
+    return search.found ? 0 : error_set(err, ERROR_NOT_FOUND, "the log holds no request %s", id);
 }

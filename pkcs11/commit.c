@@ -30,9 +30,9 @@ struct commit {
     struct logfile *log; // NULL until it is opened, and after a refusal
     bool accepts_loss;   // the log is not the one that the token remembers
     struct loss loss;
-    uint32_t count;      // entries taken
-    uint32_t answered;   // of the last commit
-    struct error fault;  // the first that was wrong with an entry when it came; ERROR_OK
+    uint32_t count;     // entries taken
+    uint32_t answered;  // of the last commit
+    struct error fault; // the first that was wrong with an entry when it came; ERROR_OK
     struct keeper_entry entries[KEEPER_BATCH_MAX];
     struct result results[KEEPER_BATCH_MAX];
     char *lines; // room for KEEPER_BATCH_MAX lines with their newlines

@@ -16,7 +16,7 @@ struct keeper_options {
     uint64_t releases_per_second;
     const struct operators *operators; // whose signatures accept a loss
     bool approve_by_uid;               // two uids do so as well
-    uint32_t head_interval_ms; // how long custody-head may lag while commits are many
+    uint32_t head_interval_ms;         // how long custody-head may lag while commits are many
 };
 
 struct keeper;

@@ -11,9 +11,9 @@
 
 static int check_shape(const struct keeper_entry *entries, uint32_t count, struct error *err)
 {
-    static const enum record_event events[BATCH] = {
-        RECORD_APPROVAL_REQUESTED, RECORD_APPROVAL_GIVEN, RECORD_APPROVAL_GIVEN,
-        RECORD_LOG_LOSS_ACCEPTED};
+    static const enum record_event events[BATCH] = {RECORD_APPROVAL_REQUESTED,
+                                                    RECORD_APPROVAL_GIVEN, RECORD_APPROVAL_GIVEN,
+                                                    RECORD_LOG_LOSS_ACCEPTED};
     bool fits = count == BATCH;
     for (uint32_t i = 0; fits && i < count; i++)
         fits = entries[i].record.event == events[i] && entries[i].action == KEEPER_ACTION_NONE &&

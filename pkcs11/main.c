@@ -242,16 +242,16 @@ static int keep(const struct arguments *arguments, int fd)
 int main(int argc, char **argv)
 {
     struct error err = {.code = ERROR_OK};
-    struct arguments arguments = {
-        .keeper.releases_per_second = RELEASES_DEFAULT,
-        .keeper.head_interval_ms = HEAD_INTERVAL_DEFAULT_MS, .fd = -1, .client_uid = SERVE_ANYBODY};
+    struct arguments arguments = {.keeper.releases_per_second = RELEASES_DEFAULT,
+                                  .keeper.head_interval_ms = HEAD_INTERVAL_DEFAULT_MS,
+                                  .fd = -1,
+                                  .client_uid = SERVE_ANYBODY};
     argp_err_exit_status = EXIT_BAD_USAGE;
     argp_parse(&parser, argc, argv, 0, NULL, &arguments);
     if (harden_bind_now(argv, &err) != 0 || harden_process(&err) != 0)
         return fail(&err, EXIT_FAILED);
     struct operators operators = {.count = 0};
-    if (arguments.operators != NULL &&
-        operators_read(arguments.operators, &operators, &err) != 0)
+    if (arguments.operators != NULL && operators_read(arguments.operators, &operators, &err) != 0)
         return fail(&err, EXIT_FAILED);
     arguments.keeper.operators = &operators;
     int fd = -1;

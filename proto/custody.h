@@ -179,17 +179,17 @@ CUSTODY_API int custody_key_publish(struct custody *custody, const char *key, ui
 
 // A dangerous operation that waits for two operators' approvals, or has them.
 struct custody_request {
-    char id[33];                    // hex digits
-    char operation[32];             // "key.destroy", "log.accept-loss"
-    char text[1024];                // what operators sign: ssh-keygen -Y sign -n custody-approval
-    char key[64];                   // of key.destroy
-    uint64_t generation;            // …
-    uint32_t uid;                   // of who requested it
+    char id[33];                      // hex digits
+    char operation[32];               // "key.destroy", "log.accept-loss"
+    char text[1024];                  // what operators sign: ssh-keygen -Y sign -n custody-approval
+    char key[64];                     // of key.destroy
+    uint64_t generation;              // …
+    uint32_t uid;                     // of who requested it
     int64_t requested_us, expires_us; // microseconds since 1970 UTC; 0 = it does not expire
-    uint64_t old_size, new_size;    // of log.accept-loss: records the token remembers, and there are
-    unsigned needed;                // so many approvals
-    size_t operator_count;          // so many has it
-    char operators[8][64];          // from these
+    uint64_t old_size, new_size; // of log.accept-loss: records the token remembers, and there are
+    unsigned needed;             // so many approvals
+    size_t operator_count;       // so many has it
+    char operators[8][64];       // from these
 };
 
 // Destroys a generation: 0 with `out` filled. An active one is destroyed only under a request that

@@ -25,12 +25,12 @@ struct ctl {
     // What stood after the command.
     const char *arguments[2];
     unsigned argument_count;
-    const char *ticket;   // NULL: none
-    const char *vkey_out; // NULL: none
-    const char *request;  // id; NULL: none
-    const char *key_file; // NULL: none
+    const char *ticket;    // NULL: none
+    const char *vkey_out;  // NULL: none
+    const char *request;   // id; NULL: none
+    const char *key_file;  // NULL: none
     const char *signature; // a file; NULL: none
-    uint64_t generation;  // 0: none
+    uint64_t generation;   // 0: none
     struct custody *custody;
 };
 

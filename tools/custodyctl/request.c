@@ -16,9 +16,9 @@ static json_t *request_json(const struct custody_request *request)
     return json_pack("{so so so so sI sI so so sI sI sI so}", "id", print_json_text(request->id),
                      "operation", print_json_text(request->operation), "text",
                      print_json_text(request->text), "key", print_json_text(request->key),
-                     "generation", (json_int_t)request->generation, "uid",
-                     (json_int_t)request->uid, "requested", print_json_time(request->requested_us),
-                     "expires", print_json_time(request->expires_us), "old_size",
+                     "generation", (json_int_t)request->generation, "uid", (json_int_t)request->uid,
+                     "requested", print_json_time(request->requested_us), "expires",
+                     print_json_time(request->expires_us), "old_size",
                      (json_int_t)request->old_size, "new_size", (json_int_t)request->new_size,
                      "needed", (json_int_t)request->needed, "approved_by", operators);
 }
@@ -30,7 +30,8 @@ static void print_what(const struct custody_request *request)
                     request->generation);
     else
         print_field("  operation",
-                    "%s: the token remembers %" PRIu64 " records, the log that is there has %" PRIu64,
+                    "%s: the token remembers %" PRIu64
+                    " records, the log that is there has %" PRIu64,
                     request->operation, request->old_size, request->new_size);
 }
 

@@ -21,8 +21,8 @@ static json_t *status_json(const struct custody_status *status)
         (json_int_t)status->head_size, "log_root", print_json_text(status->log_root), "log_vkey",
         print_json_text(status->log_vkey), "host_vkey", print_json_text(status->host_vkey), "token",
         print_json_token(&status->token), "leases", (json_int_t)status->leases, "connections",
-        (json_int_t)status->connections, "keys", (json_int_t)status->keys, "warnings", warnings, "sealed",
-        (int)status->sealed, "head_lag", (json_int_t)status->head_lag, "head_interval_ms",
+        (json_int_t)status->connections, "keys", (json_int_t)status->keys, "warnings", warnings,
+        "sealed", (int)status->sealed, "head_lag", (json_int_t)status->head_lag, "head_interval_ms",
         (json_int_t)status->head_interval_ms, "restore",
         status->restore_unnoticed ? "unnoticed" : "unknown", "approvals",
         print_json_text(status->approvals));
