@@ -345,6 +345,16 @@ static int check_digest(const struct state *state, const struct record *record, 
     return 0;
 }
 
+// What a snapshot holds as one word: with blanks or a newline in it, two states would have one
+// text.
+static bool is_word(const char *text)
+{
+    for (const char *s = text; *s != '\0'; s++)
+        if ((unsigned char)*s <= ' ' || *s == 0x7f)
+            return false;
+    return text[0] != '\0' && strcmp(text, "-") != 0;
+}
+
 int state_check(const struct state *state, const struct record *record, struct error *err)
 {
     if (record->event == RECORD_NONE || record->event >= RECORD_EVENTS)
@@ -352,10 +362,10 @@ int state_check(const struct state *state, const struct record *record, struct e
     if (check_sequence(state, record, err) != 0)
         return -1;
     if (record->event == RECORD_TOKEN_INITIALISED &&
-        (record->log_vkey[0] == '\0' || record->host_vkey[0] == '\0'))
+        (!is_word(record->log_vkey) || !is_word(record->host_vkey)))
         return error_set(err, ERROR_FAILED_PRECONDITION,
                          "token.initialised names no log_vkey or no host_vkey");
-    if (record->event == RECORD_LOG_KEY_CHANGED && record->log_vkey[0] == '\0')
+    if (record->event == RECORD_LOG_KEY_CHANGED && !is_word(record->log_vkey))
         return error_set(err, ERROR_FAILED_PRECONDITION, "log.key-changed names no log_vkey");
     if ((record->event == RECORD_LOG_SEALED || record->event == RECORD_DAEMON_STOPPED) &&
         check_digest(state, record, err) != 0)

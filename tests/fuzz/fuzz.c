@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <sodium.h>
+
 void fuzz_failed(const char *condition, const char *file, int line)
 {
     fprintf(stderr, "%s:%d: does not hold: %s\n", file, line, condition);
@@ -65,4 +67,9 @@ char *input_line(struct input *input)
     input->at += taken;
     input->left -= taken;
     return line;
+}
+
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+    return sodium_init() < 0 ? -1 : 0;
 }

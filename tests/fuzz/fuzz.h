@@ -11,6 +11,8 @@
 
 // libFuzzer calls it with each input; `data` is a block of exactly `size` bytes.
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+// And this once, before the first.
+int LLVMFuzzerInitialize(int *argc, char ***argv);
 
 // Ends the process, so that libFuzzer keeps the input.
 #define REQUIRE(condition)                                                                         \

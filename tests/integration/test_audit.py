@@ -17,7 +17,6 @@ import pytest
 from python_client import Client, Refused
 from stack import default_builddir, find_program
 
-SUMDB = pathlib.Path(__file__).parent / "sumdb" / "judge.go"
 RECORDS, SEGMENT = 40, 15
 DEADLINE = 60
 
@@ -84,17 +83,6 @@ def sound(tmp_path_factory):
 def bare(tmp_path_factory):
     """The same log without tiles."""
     return make_log(tmp_path_factory.mktemp("bare") / "audit", RECORDS, "--tiles=0")
-
-
-@pytest.fixture(scope="session")
-def judge(tmp_path_factory):
-    """Go's sumdb packages as a program."""
-    if not shutil.which("go") or not pathlib.Path("/usr/share/gocode/src/golang.org/x/mod/sumdb/note").is_dir():
-        pytest.skip("Go or golang-golang-x-mod-dev is not installed")
-    dir = tmp_path_factory.mktemp("judge")
-    env = {**os.environ, "GO111MODULE": "off", "GOPATH": "/usr/share/gocode", "GOFLAGS": "", "GOCACHE": str(dir / "cache")}
-    subprocess.run(["go", "build", "-o", dir / "judge", SUMDB], check=True, env=env, timeout=300)
-    return dir / "judge"
 
 
 # ---- sound logs ----
