@@ -27,8 +27,8 @@ enum kind {
 };
 
 struct field {
-    const char *name;
-    size_t name_length;
+    char name[20]; // in the row, as most rows are passed over by its first byte
+    uint8_t name_length;
     enum kind kind;
     bool always; // stands even when zero or empty
     size_t offset;
@@ -51,7 +51,7 @@ struct field {
     }
 #define END                                                                                        \
     {                                                                                              \
-        NULL, 0, KIND_U64, false, 0, 0, NULL                                                       \
+        "", 0, KIND_U64, false, 0, 0, NULL                                                         \
     }
 
 static const struct field actor_fields[] = {
@@ -508,7 +508,7 @@ static int put_fields(struct out *out, const struct field *fields, const struct 
                       bool first, struct error *err)
 {
     const uint8_t *base = (const uint8_t *)record;
-    for (const struct field *field = fields; field->name != NULL; field++) {
+    for (const struct field *field = fields; field->name[0] != '\0'; field++) {
         const uint8_t *member = base + field->offset;
         if (!field->always && is_absent(field, member))
             continue;
@@ -565,6 +565,13 @@ static bool take(struct in *in, const char *literal)
         return false;
     in->at += length;
     return true;
+}
+
+// The first byte of the name that comes next, if one does.
+static char next_name(const struct in *in, bool first)
+{
+    size_t before = first ? 1 : 2;
+    return (size_t)(in->end - in->at) > before ? in->at[before] : '\0';
 }
 
 // Takes `,"NAME":` (or `"NAME":` for an object's first field). Most fields of the table are absent
@@ -765,8 +772,10 @@ static int take_value(struct in *in, const struct field *field, uint8_t *member)
 static int take_fields(struct in *in, const struct field *fields, struct record *record, bool first)
 {
     uint8_t *base = (uint8_t *)record;
-    for (const struct field *field = fields; field->name != NULL; field++) {
+    for (const struct field *field = fields; field->name[0] != '\0'; field++) {
         uint8_t *member = base + field->offset;
+        if (!field->always && field->name[0] != next_name(in, first))
+            continue;
         if (!take_name(in, field, first)) {
             if (field->always)
                 return malformed(in, "missing field", field->name);
