@@ -66,10 +66,9 @@ class Log:
     def findings(self):
         """What verify finds, as (file, line, record, text); the exit status must fit, and the verdict count them."""
         done = self.verify("--json")
-        objects = [json.loads(line) for line in done.stdout.splitlines()]
-        found = [o for o in objects if "finding" in o]
-        verdict = objects[-1]
-        assert verdict["sound"] == (not found) and verdict["findings"] == len(found)
+        verdict = json.loads(done.stdout)
+        found = verdict["findings"]
+        assert verdict["sound"] == (not found) and verdict["found"] == len(found)
         assert done.returncode == (1 if found else 0), done
         return found
 
@@ -258,7 +257,7 @@ def test_human_finding_names_segment_line_and_record(tmp_path, sound):
     alter(log, "edit", 20)
     out = log.verify().stdout.splitlines()
     assert out[0].startswith("log/000000000015.jsonl:6: record 20: the record and the tree's hash of it")
-    assert "only those" in out[2]
+    assert out[1].startswith("    = ") and "only those" in out[4]
     assert out[-1] == "NOT SOUND: 2 findings"
 
 
