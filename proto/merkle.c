@@ -47,40 +47,53 @@ static EVP_MD_CTX *thread_context(void)
     return context;
 }
 
-// SHA-256(prefix || data), the prefix being what keeps leaves and nodes apart; none when negative.
-static struct merkle_hash hash_of(int prefix, const void *data, size_t length)
+static struct merkle_hash hash_of(const void *data, size_t length)
 {
     struct merkle_hash hash;
-    uint8_t byte = (uint8_t)prefix;
-    size_t prefix_length = prefix >= 0 ? 1 : 0;
+    EVP_MD_CTX *context = thread_context();
+    if (context == NULL || EVP_DigestInit_ex2(context, NULL, NULL) != 1 ||
+        EVP_DigestUpdate(context, data, length) != 1 ||
+        EVP_DigestFinal_ex(context, hash.bytes, NULL) != 1)
+        crypto_hash_sha256(hash.bytes, data, length);
+    return hash;
+}
+
+// The prefix is what keeps leaves and nodes apart.
+struct merkle_hash merkle_leaf(const void *data, size_t length)
+{
+    struct merkle_hash hash;
+    const uint8_t prefix = 0x00;
     EVP_MD_CTX *context = thread_context();
     if (context != NULL && EVP_DigestInit_ex2(context, NULL, NULL) == 1 &&
-        EVP_DigestUpdate(context, &byte, prefix_length) == 1 &&
+        EVP_DigestUpdate(context, &prefix, 1) == 1 &&
         EVP_DigestUpdate(context, data, length) == 1 &&
         EVP_DigestFinal_ex(context, hash.bytes, NULL) == 1)
         return hash;
     crypto_hash_sha256_state state;
     crypto_hash_sha256_init(&state);
-    crypto_hash_sha256_update(&state, &byte, prefix_length);
+    crypto_hash_sha256_update(&state, &prefix, 1);
     crypto_hash_sha256_update(&state, data, length);
     crypto_hash_sha256_final(&state, hash.bytes);
     return hash;
 }
 
-struct merkle_hash merkle_leaf(const void *data, size_t length)
+struct merkle_hash merkle_leaf_prefixed(const void *prefixed, size_t length)
 {
-    return hash_of(0x00, data, length);
+    return hash_of(prefixed, length);
 }
 
 struct merkle_hash merkle_node(const struct merkle_hash *left, const struct merkle_hash *right)
 {
-    struct merkle_hash pair[2] = {*left, *right};
-    return hash_of(0x01, pair, sizeof(pair));
+    uint8_t bytes[1 + 2 * MERKLE_HASH_SIZE];
+    bytes[0] = 0x01;
+    memcpy(bytes + 1, left->bytes, MERKLE_HASH_SIZE);
+    memcpy(bytes + 1 + MERKLE_HASH_SIZE, right->bytes, MERKLE_HASH_SIZE);
+    return hash_of(bytes, sizeof(bytes));
 }
 
 struct merkle_hash merkle_empty_root(void)
 {
-    return hash_of(-1, "", 0);
+    return hash_of("", 0);
 }
 
 unsigned merkle_edge_length(uint64_t size)
