@@ -94,6 +94,15 @@ static const struct request *find_open(const struct request_list *list, const st
     return NULL;
 }
 
+// A name that a line of a snapshot can end in: there "-" says that there is none.
+static bool is_line(const char *name)
+{
+    for (const char *c = name; *c != '\0'; c++)
+        if ((unsigned char)*c < ' ' || *c == 0x7f)
+            return false;
+    return strcmp(name, "-") != 0;
+}
+
 static int check_given(const struct request_list *list, const struct record *record,
                        struct error *err)
 {
@@ -107,6 +116,9 @@ static int check_given(const struct request_list *list, const struct record *rec
         (record->signature[0] == '\0') != (record->operator_key[0] == '\0'))
         return error_set(err, ERROR_FAILED_PRECONDITION,
                          "operator or actor is missing, or signature without operator_key");
+    if (!is_line(record->operator_name))
+        return error_set(err, ERROR_FAILED_PRECONDITION,
+                         "an operator's name is one line, and not '-'");
     key_digest(record, digest);
     for (size_t i = 0; i < request->approval_count; i++) {
         const struct request_approval *other = &request->approvals[i];

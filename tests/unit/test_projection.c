@@ -154,15 +154,15 @@ static void fill_request(struct record *r, const struct state *state)
 
 static void fill_approval(struct record *r, const struct state *state)
 {
-    static const char *const operators[] = {"ann", "bob b.", "Zo\xc3\xab of the second shift",
-                                            "-x"};
+    static const char *const operators[] = {"ann", "bob b.", "Zo\xc3\xab of the second shift", "-",
+                                            "a\nlease 01"};
     const struct request *request = some_request(state);
     fill_actor(r);
     if (request != NULL)
         memcpy(r->request_id, request->id, sizeof(r->request_id));
     else
         random_hex(r->request_id);
-    uint32_t who = below(4);
+    uint32_t who = below(5);
     snprintf(r->operator_name, sizeof(r->operator_name), "%s", operators[who]);
     if (below(3) == 0)
         return;
