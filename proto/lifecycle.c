@@ -2,6 +2,8 @@
 // The transitions of a key generation, one row an event that touches it.
 #include "lifecycle.h"
 
+#include <string.h>
+
 #define NO (-1)
 
 // next[event][state]: NIST SP 800-57 part 1 section 7, without its "suspended", which is an
@@ -17,7 +19,7 @@ static const signed char next[RECORD_EVENTS][KEY_STATES] = {
     [RECORD_KEY_DEACTIVATED] = {NO,             NO,              KEY_DEACTIVATED, NO,              NO,              NO,             NO},
     [RECORD_KEY_SUSPENDED]   = {NO,             KEY_PRE_ACTIVE,  KEY_ACTIVE,      KEY_DEACTIVATED, NO,              NO,             NO},
     [RECORD_KEY_REVOKED]     = {NO,             KEY_COMPROMISED, KEY_COMPROMISED, KEY_COMPROMISED, NO,              NO,             NO},
-    [RECORD_KEY_DESTROYING]  = {NO,             KEY_DESTROYING,  NO,              KEY_DESTROYING,  KEY_DESTROYING,  KEY_DESTROYING, NO},
+    [RECORD_KEY_DESTROYING]  = {NO,             KEY_DESTROYING,  KEY_DESTROYING,  KEY_DESTROYING,  KEY_DESTROYING,  KEY_DESTROYING, NO},
     [RECORD_KEY_DESTROYED]   = {NO,             NO,              NO,              NO,              NO,              KEY_DESTROYED,  NO},
     [RECORD_RELEASE_GRANTED] = {NO,             KEY_PRE_ACTIVE,  KEY_ACTIVE,      KEY_DEACTIVATED, NO,              NO,             NO},
     // An outcome may come when the key has moved on: revoked, or even destroyed, between release and report.
@@ -34,10 +36,23 @@ int lifecycle_next(enum key_state state, enum record_event event)
     return next[event][state] == KEY_NONE ? NO : next[event][state];
 }
 
+bool lifecycle_needs_approval(enum key_state state, enum record_event event)
+{
+    return state == KEY_ACTIVE && event == RECORD_KEY_DESTROYING;
+}
+
 bool lifecycle_may_release(enum key_state state, enum record_reason reason)
 {
     return state == KEY_PRE_ACTIVE || state == KEY_ACTIVE ||
            (state == KEY_DEACTIVATED && reason == REASON_ROLLBACK);
+}
+
+enum key_state lifecycle_state_from_name(const char *name)
+{
+    for (int state = KEY_NONE + 1; state < KEY_STATES; state++)
+        if (strcmp(lifecycle_state_name(state), name) == 0)
+            return state;
+    return KEY_NONE;
 }
 
 const char *lifecycle_state_name(enum key_state state)

@@ -24,11 +24,17 @@ enum key_state {
 // legal.
 int lifecycle_next(enum key_state state, enum record_event event);
 
+// Whether the transition is legal only with an approved request: what an active key's interface
+// needs is not destroyed by one operator alone.
+bool lifecycle_needs_approval(enum key_state state, enum record_event event);
+
 // Whether a generation in `state` may be released for `reason`: pre-active and active ones, and a
 // deactivated one only for ROLLBACK (the grace period is the caller's to check).
 bool lifecycle_may_release(enum key_state state, enum record_reason reason);
 
 // "pre-active"; "none" for a number that is none of them.
 const char *lifecycle_state_name(enum key_state state);
+// And back; KEY_NONE for what is none of them.
+enum key_state lifecycle_state_from_name(const char *name);
 
 #endif

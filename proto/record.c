@@ -22,6 +22,7 @@ enum kind {
     KIND_EVENT,  // the enums by their names
     KIND_REASON,
     KIND_PURPOSE,
+    KIND_OPERATION,
     KIND_CODE,
     KIND_OBJECT, // the bool at `offset` says whether it is there
 };
@@ -104,6 +105,15 @@ static const struct field record_fields[] = {
     FIELD(KIND_U64, "offset", offset),
     FIELD(KIND_U64, "length", length),
     FIELD(KIND_HEX, "sha256", sha256),
+    FIELD(KIND_HEX, "request_id", request_id),
+    FIELD(KIND_OPERATION, "operation", operation),
+    FIELD(KIND_TEXT, "operator", operator_name),
+    FIELD(KIND_TEXT, "operator_key", operator_key),
+    FIELD(KIND_TEXT, "signature", signature),
+    FIELD(KIND_U64, "old_size", old_size),
+    FIELD(KIND_BASE64, "old_root", old_root),
+    FIELD(KIND_U64, "new_size", new_size),
+    FIELD(KIND_BASE64, "new_root", new_root),
     END,
 };
 
@@ -137,6 +147,9 @@ static const char *const event_names[RECORD_EVENTS] = {
     [RECORD_RELEASE_FAILED] = "release.failed",
     [RECORD_LEASE_EXPIRED] = "lease.expired",
     [RECORD_ACCESS_DENIED] = "access.denied",
+    [RECORD_APPROVAL_REQUESTED] = "approval.requested",
+    [RECORD_APPROVAL_GIVEN] = "approval.given",
+    [RECORD_LOG_LOSS_ACCEPTED] = "log.loss-accepted",
 };
 
 static const char *const reason_names[REASONS] = {
@@ -148,6 +161,11 @@ static const char *const purpose_names[PURPOSES] = {
     [PURPOSE_WIREGUARD] = "wireguard-private",
     [PURPOSE_PRESHARED] = "preshared",
     [PURPOSE_RECEIVE] = "receive",
+};
+
+static const char *const operation_names[OPERATIONS] = {
+    [OPERATION_KEY_DESTROY] = "key.destroy",
+    [OPERATION_ACCEPT_LOSS] = "log.accept-loss",
 };
 
 static const char *name_at(const char *const *names, uint32_t count, uint32_t i)
@@ -189,6 +207,21 @@ const char *record_purpose_name(enum record_purpose purpose)
     return name_at(purpose_names, PURPOSES, purpose);
 }
 
+enum record_purpose record_purpose_from_name(const char *name)
+{
+    return find_name(purpose_names, PURPOSES, name, strlen(name));
+}
+
+const char *record_operation_name(enum record_operation operation)
+{
+    return name_at(operation_names, OPERATIONS, operation);
+}
+
+enum record_operation record_operation_from_name(const char *name)
+{
+    return find_name(operation_names, OPERATIONS, name, strlen(name));
+}
+
 static const char *code_name(uint32_t code)
 {
     const char *name = error_code_name(code);
@@ -204,6 +237,8 @@ static const char *enum_name(enum kind kind, uint32_t value)
         return record_reason_name(value);
     case KIND_PURPOSE:
         return record_purpose_name(value);
+    case KIND_OPERATION:
+        return record_operation_name(value);
     default:
         return code_name(value);
     }
@@ -219,6 +254,8 @@ static uint32_t enum_value(enum kind kind, const char *name, size_t length)
         return find_name(reason_names, REASONS, name, length);
     case KIND_PURPOSE:
         return find_name(purpose_names, PURPOSES, name, length);
+    case KIND_OPERATION:
+        return find_name(operation_names, OPERATIONS, name, length);
     default:
         for (uint32_t code = 1; code <= ERROR_UNAUTHENTICATED; code++) {
             const char *known = code_name(code);
@@ -396,6 +433,7 @@ static int put_value(struct out *out, const struct field *field, const uint8_t *
     case KIND_EVENT:
     case KIND_REASON:
     case KIND_PURPOSE:
+    case KIND_OPERATION:
     case KIND_CODE:
         memcpy(&u32, member, sizeof(u32));
         if (enum_name(field->kind, u32) == NULL)

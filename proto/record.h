@@ -22,6 +22,11 @@
 #define RECORD_EXE_MAX   511
 #define RECORD_KEY_SIZE  32 // X25519 public keys
 
+#define RECORD_REQUEST_MAX      32  // lower-case hex digits
+#define RECORD_OPERATOR_MAX     63  // bytes of an operator's name in the configuration
+#define RECORD_OPERATOR_KEY_MAX 383 // "TYPE BASE64" of an SSH public key
+#define RECORD_SIGNATURE_MAX    767 // base64 of an SSH signature (PROTOCOL.sshsig)
+
 enum record_event {
     RECORD_NONE = 0,
     RECORD_TOKEN_INITIALISED, // record 0, and no other
@@ -51,7 +56,10 @@ enum record_event {
     RECORD_RELEASE_FAILED,
     RECORD_LEASE_EXPIRED,
     RECORD_ACCESS_DENIED, // any request but a release
-    RECORD_EVENTS         // how many there are
+    RECORD_APPROVAL_REQUESTED,
+    RECORD_APPROVAL_GIVEN,
+    RECORD_LOG_LOSS_ACCEPTED, // the log goes on without records that the token remembers
+    RECORD_EVENTS             // how many there are
 };
 
 // Why a key is asked for. NONE where a record has no reason.
@@ -71,6 +79,14 @@ enum record_purpose {
     PURPOSE_PRESHARED, // "preshared"
     PURPOSE_RECEIVE,   // "receive"
     PURPOSES
+};
+
+// What two operators have to approve.
+enum record_operation {
+    OPERATION_NONE = 0,
+    OPERATION_KEY_DESTROY, // "key.destroy": of an active generation
+    OPERATION_ACCEPT_LOSS, // "log.accept-loss"
+    OPERATIONS
 };
 
 // Who caused the record. Absent (present = false) where the daemon did so by itself.
@@ -131,7 +147,18 @@ struct record {
     char policy_sha256[65];                     // of the configuration file, in policy.loaded
     uint64_t offset; // log.recovered: where in the segment the bytes set aside began,
     uint64_t length; // how many they were,
-    char sha256[65]; // and their digest; lower-case hex
+    char sha256[65]; // and their digest; lower-case hex. log.sealed, daemon.stopped: of the
+                     // snapshot of the state before the record (snapshot.h)
+    char request_id[RECORD_REQUEST_MAX + 1];     // approval.*, and what was done with the approvals
+    uint32_t operation;                          // enum record_operation, in approval.requested
+    char operator_name[RECORD_OPERATOR_MAX + 1]; // approval.given: who approves,
+    char operator_key[RECORD_OPERATOR_KEY_MAX + 1]; // by which SSH key ("TYPE BASE64"),
+    char signature[RECORD_SIGNATURE_MAX + 1]; // and its signature over approval_text; both absent
+                                              // where a uid alone approves
+    uint64_t old_size;                        // a loss: the head that the token remembers,
+    uint8_t old_root[32];
+    uint64_t new_size; // and that of the log that is there
+    uint8_t new_root[32];
 };
 
 // Encodes `record` as one line without its newline into `line` (room for `size` bytes;
@@ -149,6 +176,9 @@ enum record_event record_event_from_name(const char *name);
 const char *record_reason_name(enum record_reason reason);
 enum record_reason record_reason_from_name(const char *name);
 const char *record_purpose_name(enum record_purpose purpose);
+enum record_purpose record_purpose_from_name(const char *name);
+const char *record_operation_name(enum record_operation operation);
+enum record_operation record_operation_from_name(const char *name);
 
 // RFC 3339 in UTC with microseconds, "2026-11-22T10:11:12.123456Z", and back. Years 1970 to 9999.
 #define RECORD_TIME_SIZE 28 // with the NUL

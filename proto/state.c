@@ -12,6 +12,8 @@
 
 #include <sodium.h>
 
+#include "snapshot.h"
+
 // A lease in the list of open ones (granted first, first) and in the tree by its id. `lease` comes
 // first, so that a pointer to one is a pointer to its node.
 struct node {
@@ -32,6 +34,7 @@ struct state {
     struct node_list leases;
     size_t lease_count;
     void *lease_tree; // tsearch's
+    struct request_list requests;
 };
 
 struct state *state_new(void)
@@ -91,6 +94,16 @@ const char *state_log_vkey(const struct state *state)
 const char *state_host_vkey(const struct state *state)
 {
     return state->host_vkey;
+}
+
+const char *state_host(const struct state *state)
+{
+    return state->host;
+}
+
+const struct request_list *state_requests(const struct state *state)
+{
+    return &state->requests;
 }
 
 size_t state_keys(const struct state *state)
@@ -279,6 +292,12 @@ static int check_generation(const struct state *state, const struct record *reco
                          "%s is not legal for key %s generation %" PRIu64 ": it is %s",
                          record_event_name(record->event), record->key, record->generation,
                          lifecycle_state_name(from));
+    if (lifecycle_needs_approval(from, record->event) && record->request_id[0] == '\0')
+        return error_set(err, ERROR_FAILED_PRECONDITION,
+                         "%s of key %s generation %" PRIu64 ", which is %s, names no request that "
+                         "two operators approved",
+                         record_event_name(record->event), record->key, record->generation,
+                         lifecycle_state_name(from));
     switch (record->event) {
     case RECORD_KEY_GENERATED:
     case RECORD_KEY_IMPORTED:
@@ -299,6 +318,33 @@ static int check_generation(const struct state *state, const struct record *reco
     }
 }
 
+static int check_requested_key(const struct state *state, const struct record *record,
+                               struct error *err)
+{
+    const struct state_key *key = state_key_find(state, record->key, record->generation);
+    if (record->operation != OPERATION_KEY_DESTROY || (key != NULL && key->state == KEY_ACTIVE))
+        return 0;
+    return error_set(err, ERROR_FAILED_PRECONDITION,
+                     "only the destruction of an active generation is requested; key %s generation "
+                     "%" PRIu64 " is %s",
+                     record->key, record->generation,
+                     lifecycle_state_name(key != NULL ? key->state : KEY_NONE));
+}
+
+// The digest that log.sealed and daemon.stopped bear is that of the state they were written in.
+static int check_digest(const struct state *state, const struct record *record, struct error *err)
+{
+    char digest[65];
+    if (record->event == RECORD_DAEMON_STOPPED && record->sha256[0] == '\0')
+        return 0;
+    if (snapshot_digest(state, digest, err) != 0)
+        return -1;
+    if (strcmp(record->sha256, digest) != 0)
+        return error_set(err, ERROR_FAILED_PRECONDITION,
+                         "sha256 is not that of the state which the records before say");
+    return 0;
+}
+
 int state_check(const struct state *state, const struct record *record, struct error *err)
 {
     if (record->event == RECORD_NONE || record->event >= RECORD_EVENTS)
@@ -311,14 +357,19 @@ int state_check(const struct state *state, const struct record *record, struct e
                          "token.initialised names no log_vkey or no host_vkey");
     if (record->event == RECORD_LOG_KEY_CHANGED && record->log_vkey[0] == '\0')
         return error_set(err, ERROR_FAILED_PRECONDITION, "log.key-changed names no log_vkey");
-    if (is_about_a_generation(record->event))
-        return check_generation(state, record, err);
-    return 0;
+    if ((record->event == RECORD_LOG_SEALED || record->event == RECORD_DAEMON_STOPPED) &&
+        check_digest(state, record, err) != 0)
+        return -1;
+    if (is_about_a_generation(record->event) && check_generation(state, record, err) != 0)
+        return -1;
+    if (record->event == RECORD_APPROVAL_REQUESTED && check_requested_key(state, record, err) != 0)
+        return -1;
+    return request_list_check(&state->requests, record, err);
 }
 
 // ---- applying ----
 
-static int insert_key(struct state *state, const struct record *record, struct error *err)
+static int make_key_room(struct state *state, struct error *err)
 {
     if (state->key_count == state->key_room) {
         size_t room = state->key_room == 0 ? 16 : 2 * state->key_room;
@@ -328,6 +379,13 @@ static int insert_key(struct state *state, const struct record *record, struct e
         state->keys = keys;
         state->key_room = room;
     }
+    return 0;
+}
+
+static int insert_key(struct state *state, const struct record *record, struct error *err)
+{
+    if (make_key_room(state, err) != 0)
+        return -1;
     size_t i = key_position(state, record->key, record->generation);
     memmove(&state->keys[i + 1], &state->keys[i], (state->key_count - i) * sizeof(*state->keys));
     state->key_count++;
@@ -341,26 +399,31 @@ static int insert_key(struct state *state, const struct record *record, struct e
     return 0;
 }
 
-static int open_lease(struct state *state, const struct record *record, struct error *err)
+static int insert_lease(struct state *state, const struct state_lease *lease, struct error *err)
 {
     struct node *node = calloc(1, sizeof(*node));
     if (node == NULL)
         return error_set(err, ERROR_RESOURCE_EXHAUSTED, "out of memory for a lease");
-    struct state_lease *lease = &node->lease;
-    memcpy(lease->lease, record->lease, sizeof(lease->lease));
-    memcpy(lease->key, record->key, sizeof(lease->key));
-    lease->generation = record->generation;
-    lease->seq = record->seq;
-    lease->expires_us = record->expires_us;
-    lease->uid = record->actor.uid;
-    lease->pid = record->actor.pid;
-    if (tsearch(lease, &state->lease_tree, compare_leases) == NULL) {
+    node->lease = *lease;
+    if (tsearch(&node->lease, &state->lease_tree, compare_leases) == NULL) {
         free(node);
         return error_set(err, ERROR_RESOURCE_EXHAUSTED, "out of memory for a lease");
     }
     TAILQ_INSERT_TAIL(&state->leases, node, link);
     state->lease_count++;
     return 0;
+}
+
+static int open_lease(struct state *state, const struct record *record, struct error *err)
+{
+    struct state_lease lease = {.generation = record->generation,
+                                .seq = record->seq,
+                                .expires_us = record->expires_us,
+                                .uid = record->actor.uid,
+                                .pid = record->actor.pid};
+    memcpy(lease.lease, record->lease, sizeof(lease.lease));
+    memcpy(lease.key, record->key, sizeof(lease.key));
+    return insert_lease(state, &lease, err);
 }
 
 // What must succeed before anything else changes: the allocations.
@@ -402,6 +465,30 @@ static void apply_to_generation(struct state *state, const struct record *record
     }
 }
 
+static bool is_leased(const struct state *state, const struct state_key *key)
+{
+    const struct node *node;
+    TAILQ_FOREACH(node, &state->leases, link)
+    if (node->lease.generation == key->generation && strcmp(node->lease.key, key->name) == 0)
+        return true;
+    return false;
+}
+
+// Forgets the destroyed generations of a key that are below its highest and have no open lease.
+static void forget_destroyed(struct state *state, const char *name)
+{
+    size_t i = key_position(state, name, 0);
+    while (i + 1 < state->key_count && strcmp(state->keys[i + 1].name, name) == 0) {
+        if (state->keys[i].state != KEY_DESTROYED || is_leased(state, &state->keys[i])) {
+            i++;
+            continue;
+        }
+        state->key_count--;
+        memmove(&state->keys[i], &state->keys[i + 1],
+                (state->key_count - i) * sizeof(*state->keys));
+    }
+}
+
 int state_apply(struct state *state, const struct record *record, struct error *err)
 {
     if (state_check(state, record, err) != 0 || make_room(state, record, err) != 0)
@@ -413,9 +500,55 @@ int state_apply(struct state *state, const struct record *record, struct error *
     }
     if (record->event == RECORD_TOKEN_INITIALISED || record->event == RECORD_LOG_KEY_CHANGED)
         memcpy(state->log_vkey, record->log_vkey, sizeof(state->log_vkey));
-    if (is_about_a_generation(record->event))
+    if (is_about_a_generation(record->event)) {
         apply_to_generation(state, record);
+        forget_destroyed(state, record->key);
+    }
+    request_list_apply(&state->requests, record);
     state->size++;
     state->time_us = record->time_us;
+    return 0;
+}
+
+// ---- restoring ----
+
+void state_restore_head(struct state *state, const struct state_head *head)
+{
+    state->size = head->size;
+    state->time_us = head->time_us;
+    state->initialised = head->size > 0;
+    memcpy(state->host, head->host, sizeof(state->host));
+    memcpy(state->log_vkey, head->log_vkey, sizeof(state->log_vkey));
+    memcpy(state->host_vkey, head->host_vkey, sizeof(state->host_vkey));
+}
+
+int state_restore_key(struct state *state, const struct state_key *key, struct error *err)
+{
+    size_t i = key_position(state, key->name, key->generation);
+    if (i != state->key_count || state_key_find(state, key->name, key->generation) != NULL)
+        return error_set(err, ERROR_INVALID_ARGUMENT, "key %s generation %" PRIu64 " is misplaced",
+                         key->name, key->generation);
+    if (make_key_room(state, err) != 0)
+        return -1;
+    state->keys[state->key_count++] = *key;
+    return 0;
+}
+
+int state_restore_lease(struct state *state, const struct state_lease *lease, struct error *err)
+{
+    const struct node *last = TAILQ_LAST(&state->leases, node_list);
+    if ((last != NULL && last->lease.seq >= lease->seq) || lease->seq >= state->size ||
+        state_lease_find(state, lease->lease) != NULL ||
+        state_key_find(state, lease->key, lease->generation) == NULL)
+        return error_set(err, ERROR_INVALID_ARGUMENT, "lease %s is misplaced", lease->lease);
+    return insert_lease(state, lease, err);
+}
+
+int state_restore_requests(struct state *state, const struct request_list *requests,
+                           struct error *err)
+{
+    if (requests->count > REQUESTS_MAX)
+        return error_set(err, ERROR_INVALID_ARGUMENT, "more than %d requests", REQUESTS_MAX);
+    state->requests = *requests;
     return 0;
 }

@@ -10,6 +10,7 @@
 
 #include "lifecycle.h"
 #include "record.h"
+#include "request_list.h"
 
 struct state; // opaque
 
@@ -42,9 +43,10 @@ struct state_lease {
 struct state *state_new(void);
 void state_free(struct state *state);
 
-// Applies the next record. Pure: nothing but `state` changes, and on failure (-1: out of sequence,
-// time running back, a transition that lifecycle_next does not know, an outcome without its lease,
-// …) nothing at all does.
+// Applies the next record. A destroyed generation is forgotten once a higher one of its key exists
+// and none of its leases is open, so that a state grows with the keys and not with the log. Pure:
+// nothing but `state` changes, and on failure (-1: out of sequence, time running back, a transition
+// that lifecycle_next does not know, an outcome without its lease, …) nothing at all does.
 int state_apply(struct state *state, const struct record *record, struct error *err);
 // Whether state_apply would accept the record, without applying it.
 int state_check(const struct state *state, const struct record *record, struct error *err);
@@ -55,6 +57,7 @@ bool state_initialised(const struct state *state); // token.initialised was appl
 // The log key in force and the host key, from the records; "" before the first.
 const char *state_log_vkey(const struct state *state);
 const char *state_host_vkey(const struct state *state);
+const char *state_host(const struct state *state); // "" before the first record
 
 // Generations, ordered by name then number. Pointers live until the next state_apply. NULL where
 // there is none.
@@ -75,5 +78,26 @@ size_t state_leases(const struct state *state);
 const struct state_lease *state_lease_first(const struct state *state);
 const struct state_lease *state_lease_next(const struct state_lease *lease);
 const struct state_lease *state_lease_find(const struct state *state, const char *lease);
+
+// Requests for dangerous operations that wait for approvals, or to be carried out.
+const struct request_list *state_requests(const struct state *state);
+
+// ---- for snapshot.c alone: a state from what its text says ----
+
+// What is not about keys, leases and requests.
+struct state_head {
+    uint64_t size;
+    int64_t time_us;
+    char host[HOST_MAX + 1];
+    char log_vkey[NOTE_VKEY_MAX];
+    char host_vkey[NOTE_VKEY_MAX];
+};
+void state_restore_head(struct state *state, const struct state_head *head);
+// Each must come after the one before it in the state's own order. -1 with `err` otherwise, and
+// when out of memory.
+int state_restore_key(struct state *state, const struct state_key *key, struct error *err);
+int state_restore_lease(struct state *state, const struct state_lease *lease, struct error *err);
+int state_restore_requests(struct state *state, const struct request_list *requests,
+                           struct error *err);
 
 #endif
