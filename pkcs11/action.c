@@ -198,7 +198,13 @@ static int adopt(struct vault *vault, const struct record *record, struct error 
     seal_wipe(vault->seal);
     if (done != 0 || again)
         return done;
-    return blobs_adopt(vault->blobs, record->key, record->generation, err);
+    if (blobs_adopt(vault->blobs, record->key, record->generation, err) == 0 ||
+        blobs_find(vault->blobs, record->key, record->generation, true) != NULL)
+        return 0; // what was not removed besides is a leftover
+    // Not this key's fault but the token's: it can be done later.
+    if (err != NULL)
+        err->code = ERROR_UNAVAILABLE;
+    return -1;
 }
 
 int action_perform(struct vault *vault, struct pace *pace, int64_t now_us,

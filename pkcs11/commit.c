@@ -300,17 +300,36 @@ static int sign_head(struct commit *commit, const struct merkle_edge *edge, stru
     return 0;
 }
 
-// Adoptions come first: should the token fail in what follows, their records are not left without
-// their keys. The rest is done in order; what cannot be taken back waits for the head to be in the
-// token.
+static bool has_adoption(const struct commit *commit)
+{
+    for (uint32_t i = 0; i < commit->count; i++)
+        if (commit->entries[i].action == KEEPER_ACTION_ADOPT)
+            return true;
+    return false;
+}
+
+// Adoptions come before the signature: if the token fails at one, its record is not signed, and
+// whoever opens the log again has it committed again, with its key.
+static int adopt_keys(struct commit *commit, uint32_t early, struct error *err)
+{
+    for (uint32_t i = early; i < commit->count; i++) {
+        const struct error *result = &commit->results[i].error;
+        if (commit->entries[i].action != KEEPER_ACTION_ADOPT)
+            continue;
+        perform(commit, i);
+        if (result->code == ERROR_UNAVAILABLE)
+            return error_set(err, result->code, "record %" PRIu64 ": %.400s",
+                             commit->entries[i].record.seq, result->message);
+    }
+    return 0;
+}
+
+// The rest is done in order; what cannot be taken back waits for the head to be in the token.
 static int perform_late(struct commit *commit, uint32_t early, struct error *err)
 {
     bool needs_head = false;
-    for (uint32_t i = 0; i < commit->count; i++) {
-        if (i >= early && commit->entries[i].action == KEEPER_ACTION_ADOPT)
-            perform(commit, i);
+    for (uint32_t i = 0; i < commit->count; i++)
         needs_head = needs_head || action_needs_head(commit->entries[i].record.event);
-    }
     if (needs_head && commit_head_write(commit, err) != 0)
         return -1;
     for (uint32_t i = early; i < commit->count; i++)
@@ -351,12 +370,15 @@ static int run(struct commit *commit, uint32_t count, struct error *err)
     uint32_t early = early_count(commit);
     for (uint32_t i = 0; i < early; i++)
         perform(commit, i);
-    sign_prepare(&commit->vault->log, commit->vault->token);
+    // An adoption needs the session for itself.
+    if (!has_adoption(commit))
+        sign_prepare(&commit->vault->log, commit->vault->token);
     if (check_durable(commit, err) != 0) {
         sign_cancel(&commit->vault->log, commit->vault->token);
         return -1;
     }
-    if (sign_head(commit, &edge, err) != 0 || perform_late(commit, early, err) != 0)
+    if (adopt_keys(commit, early, err) != 0 || sign_head(commit, &edge, err) != 0 ||
+        perform_late(commit, early, err) != 0)
         return -1;
     logfile_advance(commit->log, &edge, commit->lines_length);
     commit->accepts_loss = false;
