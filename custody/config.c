@@ -133,6 +133,11 @@ static int check_seconds(cfg_t *section, cfg_opt_t *option)
     return check_number(section, option, 1, 10L * 366 * 86400);
 }
 
+static int check_segment_size(cfg_t *section, cfg_opt_t *option)
+{
+    return check_number(section, option, 4096, 1L << 30);
+}
+
 static int check_lease(cfg_t *section, cfg_opt_t *option)
 {
     return check_number(section, option, 1, 3600);
@@ -333,6 +338,11 @@ static cfg_t *make_parser(void)
         CFG_INT("idle", 300, CFGF_NONE),
         CFG_END(),
     };
+    cfg_opt_t log_options[] = {
+        CFG_INT("segment-size", 64 << 20, CFGF_NONE),
+        CFG_INT("segment-age", 30 * 86400, CFGF_NONE),
+        CFG_END(),
+    };
     cfg_opt_t principal_options[] = {PRINCIPAL_OPTIONS, CFG_END()};
     cfg_opt_t grant_options[] = {
         PRINCIPAL_OPTIONS,
@@ -353,6 +363,7 @@ static cfg_t *make_parser(void)
         CFG_SEC("socket", socket_options, CFGF_NONE),
         CFG_SEC("keeper", keeper_options, CFGF_NONE),
         CFG_SEC("limits", limit_options, CFGF_NONE),
+        CFG_SEC("log", log_options, CFGF_NONE),
         CFG_SEC("operator", principal_options, TITLED),
         CFG_SEC("auditor", principal_options, TITLED),
         CFG_SEC("key", key_options, TITLED),
@@ -386,6 +397,9 @@ static void set_checks(cfg_t *cfg)
         {"limits|connections", check_limit},
         {"limits|requests-in-flight", check_limit},
         {"limits|idle", check_seconds},
+        {"log", check_once},
+        {"log|segment-size", check_segment_size},
+        {"log|segment-age", check_seconds},
         {"operator", check_principal},
         {"operator|uid", check_id},
         {"operator|gid", check_id},
@@ -463,7 +477,7 @@ static char *copy_string(const char *text, bool *failed)
 static int copy_daemon(struct config *config, cfg_t *cfg)
 {
     cfg_t *socket = cfg_getsec(cfg, "socket"), *keeper = cfg_getsec(cfg, "keeper"),
-          *limits = cfg_getsec(cfg, "limits");
+          *limits = cfg_getsec(cfg, "limits"), *log = cfg_getsec(cfg, "log");
     bool failed = false;
     snprintf(config->host, sizeof(config->host), "%s", cfg_getstr(cfg, "host"));
     config->audit_dir = copy_string(cfg_getstr(cfg, "audit-dir"), &failed);
@@ -480,6 +494,8 @@ static int copy_daemon(struct config *config, cfg_t *cfg)
     config->limits.connections = (uint32_t)cfg_getint(limits, "connections");
     config->limits.requests_in_flight = (uint32_t)cfg_getint(limits, "requests-in-flight");
     config->limits.idle_s = (uint32_t)cfg_getint(limits, "idle");
+    config->log.segment_size = (uint64_t)cfg_getint(log, "segment-size");
+    config->log.segment_age_s = (uint32_t)cfg_getint(log, "segment-age");
     return failed ? -1 : 0;
 }
 

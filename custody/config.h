@@ -69,6 +69,10 @@ struct config {
         uint32_t requests_in_flight; // on one connection
         uint32_t idle_s;
     } limits;
+    struct {
+        uint64_t segment_size; // bytes; a segment that has as many is closed
+        uint32_t segment_age_s;
+    } log;
     struct config_principal *operators;
     size_t operator_count;
     struct config_principal *auditors;
@@ -83,8 +87,9 @@ struct config {
 struct config *config_read(const char *path, struct error *err);
 void config_free(struct config *config);
 
-// Moves what may change while the daemon runs (keys, operators, auditors, limits, lease, and the
-// digest) from `fresh` into `config`; `fresh` is left with what `config` had of these, to be freed.
+// Moves what may change while the daemon runs (keys, operators, auditors, limits, log, lease, and
+// the digest) from `fresh` into `config`; `fresh` is left with what `config` had of these, to be
+// freed.
 void config_take_policy(struct config *config, struct config *fresh);
 
 // NULL where the key is not declared.

@@ -12,6 +12,7 @@
 #include "commit.h"
 #include "config.h"
 #include "denials.h"
+#include "disk.h"
 #include "keeper_link.h"
 #include "leases.h"
 #include "listener.h"
@@ -33,6 +34,7 @@ struct daemon {
     struct policy_rates *rates;
     struct keeper_link *link;
     struct keeper_status keeper; // as it said last
+    struct disk *disk;
     struct log *log;
     struct state *state; // never NULL; replaced when the log is read again
     struct commit *commit;
