@@ -31,11 +31,19 @@ void daemon_set_phase(struct daemon *daemon, enum daemon_phase phase, const char
     };
     bool same = daemon->phase == phase && strcmp(daemon->phase_message, message) == 0;
     daemon->phase = phase;
+    daemon->phase_code = ERROR_UNAVAILABLE;
     snprintf(daemon->phase_message, sizeof(daemon->phase_message), "%s", message);
     if (same)
         return;
     say(LOG_NOTICE, "%s%s%s", names[phase], message[0] != '\0' ? ": " : "", message);
     sd_notifyf(0, "STATUS=%s%s%s", names[phase], message[0] != '\0' ? ": " : "", message);
+}
+
+void daemon_close(struct daemon *daemon, const struct error *why)
+{
+    daemon_set_phase(daemon, DAEMON_CLOSED, why->message);
+    if (why->code == ERROR_DATA_LOSS)
+        daemon->phase_code = why->code;
 }
 
 static void on_recorded(void *context, const struct commit_result *result)
@@ -108,10 +116,12 @@ static struct log_limits log_limits(const struct config *config)
 static void on_commit_closed(void *context, const struct error *why)
 {
     struct daemon *daemon = context;
-    daemon_set_phase(daemon, DAEMON_CLOSED, why->message);
+    daemon_close(daemon, why);
     // A keeper that is gone opens the log again when it is back.
-    if (keeper_link_ready(daemon->link))
+    if (keeper_link_ready(daemon->link)) {
+        stuck_begin(daemon->stuck, why);
         opening_retry(daemon->opening);
+    }
     stop_if_done(daemon);
 }
 
@@ -231,9 +241,12 @@ static void on_child(evutil_socket_t fd, short what, void *context)
 static void on_disk_hangs(void *context, const struct error *why)
 {
     struct daemon *daemon = context;
+    say(LOG_ERR, "%s", why->message);
     opening_cancel(daemon->opening);
     commit_close(daemon->commit, why);
-    on_commit_closed(daemon, why);
+    stuck_begin(daemon->stuck, why);
+    daemon_close(daemon, why);
+    stop_if_done(daemon);
 }
 
 static void on_disk_back(void *context)
@@ -308,6 +321,9 @@ static int make_log_and_keeper(struct daemon *daemon, struct error *err)
     daemon->commit =
         commit_new(daemon->base, daemon->link, daemon->log, daemon->config->host, &commit, err);
     if (daemon->commit == NULL)
+        return -1;
+    daemon->stuck = stuck_new(daemon, err);
+    if (daemon->stuck == NULL)
         return -1;
     daemon->opening = opening_new(daemon, err);
     return daemon->opening != NULL ? 0 : -1;
@@ -405,6 +421,7 @@ void daemon_free(struct daemon *daemon)
     keeper_link_free(daemon->link);
     listener_free(daemon->listener);
     opening_free(daemon->opening);
+    stuck_free(daemon->stuck);
     leases_free(daemon->leases);
     denials_free(daemon->denials);
     if (!hangs)

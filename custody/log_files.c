@@ -10,7 +10,6 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <sodium.h>
@@ -244,17 +243,14 @@ static int take_last_segment(struct log_files *files, const struct replay *repla
     return 0;
 }
 
-// A disk that is full shows at once: what is read and recorded then needs the reserve.
+// Where the disk is full, what is read and recorded now needs the reserve's room.
 static void look_for_room(struct log_files *files)
 {
-    struct statvfs st;
-    if (reserve_make(files->dir_fd, NULL) == 0 && !files->full)
-        return;
-    if (files->full ||
-        (fstatvfs(files->dir_fd, &st) == 0 && (uint64_t)st.f_bavail * st.f_frsize < RESERVE_SIZE)) {
-        files->full = true;
+    struct error why;
+    if (!files->full && reserve_make(files->dir_fd, false, &why) != 0)
+        files->full = why.code == ERROR_RESOURCE_EXHAUSTED;
+    if (files->full)
         reserve_release(files->dir_fd);
-    }
 }
 
 int log_files_replay(struct log_files *files, const struct checkpoint *head, bool from_start,
@@ -409,7 +405,7 @@ bool log_files_are_full(const struct log_files *files)
 
 int log_files_make_room(struct log_files *files, struct error *err)
 {
-    if (reserve_make(files->dir_fd, err) != 0)
+    if (reserve_make(files->dir_fd, true, err) != 0)
         return -1;
     files->full = false;
     return 0;

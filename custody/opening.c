@@ -51,6 +51,7 @@ struct opening {
     struct keeper_blob *blobs; // in the token
     size_t blob_count;
     struct log_aside aside;
+    bool full;          // the log's disk
     const void *job;    // the reading or tail that is waited for; another one comes too late
     size_t resubmitted; // tail records that are being signed
     bool under_way;
@@ -79,7 +80,8 @@ void opening_retry(struct opening *opening)
 static void fail(struct opening *opening, const struct error *why)
 {
     say(LOG_ERR, "the log is not served: %s", why->message);
-    daemon_set_phase(opening->daemon, DAEMON_CLOSED, why->message);
+    stuck_begin(opening->daemon->stuck, why);
+    daemon_close(opening->daemon, why);
     opening_retry(opening);
     tell(opening, why);
 }
@@ -133,15 +135,24 @@ static void finish_destructions(struct opening *opening)
     }
 }
 
-static void finish(struct opening *opening)
+void opening_go_on(struct opening *opening)
 {
     struct daemon *daemon = opening->daemon;
-    opening->under_way = false;
     opening->retry_s = RETRY_FIRST_S;
     daemon_set_phase(daemon, DAEMON_READY, "");
     record_opened(opening);
+    stuck_end(daemon->stuck);
     finish_destructions(opening);
     leases_watch(daemon->leases);
+}
+
+static void finish(struct opening *opening)
+{
+    opening->under_way = false;
+    if (opening->full)
+        stuck_wait_for_room(opening->daemon->stuck);
+    else
+        opening_go_on(opening);
 }
 
 // ---- 4. the tail ----
@@ -357,6 +368,7 @@ static int take_log(struct opening *opening, struct reading *reading, struct err
     daemon->state = reading->view.state;
     reading->view.state = NULL;
     log_take(daemon->log, &reading->view);
+    opening->full = reading->view.full;
     if (reading->view.aside.any)
         opening->aside = reading->view.aside;
     if (!reading->new_log && check_token(daemon, err) != 0)
@@ -447,12 +459,18 @@ void opening_begin(struct opening *opening)
 {
     struct error err, why;
     opening_cancel(opening);
+    if (disk_is_hanging(opening->daemon->disk, &why)) {
+        daemon_close(opening->daemon, &why); // begins when it is back
+        return;
+    }
     error_set(&why, ERROR_UNAVAILABLE, "the log is being read");
     commit_close(opening->daemon->commit, &why);
     opening->under_way = true;
     opening->blob_count = 0;
     opening->resubmitted = 0;
-    daemon_set_phase(opening->daemon, DAEMON_CLOSED, why.message);
+    // Why it stopped stays to be seen until it goes on.
+    if (!stuck_is_on(opening->daemon->stuck))
+        daemon_close(opening->daemon, &why);
     if (ask_list(opening, &err) != 0)
         fail(opening, &err);
 }
@@ -463,7 +481,8 @@ void opening_cancel(struct opening *opening)
     opening->under_way = false;
     opening->job = NULL;
     event_del(opening->retry);
-    error_set(&why, ERROR_UNAVAILABLE, "the keeper was lost while the log was opened");
+    stuck_stop_waiting(opening->daemon->stuck);
+    error_set(&why, ERROR_UNAVAILABLE, "the opening of the log was given up: ask again");
     tell(opening, &why);
 }
 

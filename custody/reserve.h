@@ -3,13 +3,16 @@
 #ifndef CUSTODY_RESERVE_H
 #define CUSTODY_RESERVE_H
 
+#include <stdbool.h>
+
 #include "error.h"
 
 #define RESERVE_NAME "reserve"
 #define RESERVE_SIZE (256 * 1024) // bytes
 
-// Makes sure that the reserve stands in the folder, all of it allocated.
-int reserve_make(int dir, struct error *err);
+// Makes sure that the reserve stands in the folder, all of it allocated, with as much again left
+// free where `spare` asks for that. ERROR_RESOURCE_EXHAUSTED when the disk, or a quota, is full.
+int reserve_make(int dir, bool spare, struct error *err);
 void reserve_release(int dir);
 
 #endif

@@ -89,7 +89,7 @@ int call_copy_text(char *field, size_t size, const char *text, const char *what,
 struct kind {
     const char *name;
     unsigned roles;     // one of these
-    bool before_ready;  // served without keeper or log
+    bool before_ready;  // served without keeper or log; ListKeys once the log was read
     bool before_tokens; // served before `token init`
 };
 
@@ -101,7 +101,7 @@ static const struct kind kinds[] = {
                                                true, true},
     [CUSTODY__V1__REQUEST__BODY_LIST_KEYS] = {"ListKeys",
                                               POLICY_OPERATOR | POLICY_AUDITOR | POLICY_APPLIER,
-                                              false, false},
+                                              true, false},
     [CUSTODY__V1__REQUEST__BODY_INIT_TOKEN] = {"InitToken", POLICY_OPERATOR, false, true},
     [CUSTODY__V1__REQUEST__BODY_PROBE_TOKEN] = {"ProbeToken", POLICY_OPERATOR, false, false},
     [CUSTODY__V1__REQUEST__BODY_GENERATE_KEY] = {"GenerateKey", POLICY_OPERATOR, false, false},
@@ -120,7 +120,8 @@ static int check_phase(const struct daemon *daemon, const struct kind *kind, str
 {
     if (daemon->stopping)
         return error_set(err, ERROR_UNAVAILABLE, "the daemon is stopping");
-    if (daemon->phase == DAEMON_READY || kind->before_ready)
+    if (daemon->phase == DAEMON_READY ||
+        (kind->before_ready && (kind->before_tokens || state_initialised(daemon->state))))
         return 0;
     if (daemon->phase == DAEMON_UNINITIALISED)
         return kind->before_tokens
@@ -130,7 +131,7 @@ static int check_phase(const struct daemon *daemon, const struct kind *kind, str
     if (!keeper_link_ready(daemon->link))
         return error_set(err, ERROR_UNAVAILABLE, "the keeper is not ready: %s",
                          keeper_link_message(daemon->link));
-    return error_set(err, ERROR_UNAVAILABLE, "%s", daemon->phase_message);
+    return error_set(err, daemon->phase_code, "%s", daemon->phase_message);
 }
 
 static void dispatch(struct call *call, const Custody__V1__Request *request, unsigned roles)
