@@ -54,12 +54,21 @@ static void lose(struct keeper_link *link, const struct error *why);
 
 // ---- deadlines ----
 
+// How long the answer that comes next may take. One that waits for the log's disk has that time in
+// addition: the keeper bounds it by itself, and knows better what to say.
+static unsigned patience_s(const struct keeper_link *link)
+{
+    const struct waiter *waiter = STAILQ_FIRST(&link->waiters);
+    bool disk = waiter != NULL && (waiter->op == KEEPER_COMMIT || waiter->op == KEEPER_LOG_OPEN);
+    return link->config->keeper.timeout_s + (disk ? KEEPER_DISK_TIMEOUT_S : 0);
+}
+
 // The time runs for the question that is answered next. The first question of a connection has
 // none: until the keeper has said that it has logged in it must not be killed (a SoftHSM token does
 // not survive that).
 static void run_deadline(struct keeper_link *link)
 {
-    struct timeval time = {.tv_sec = link->config->keeper.timeout_s};
+    struct timeval time = {.tv_sec = (time_t)patience_s(link)};
     if (STAILQ_EMPTY(&link->waiters) || !link->ready)
         event_del(link->deadline);
     else
@@ -72,8 +81,7 @@ static void on_deadline(evutil_socket_t fd, short what, void *context)
     struct error why;
     (void)fd;
     (void)what;
-    error_set(&why, ERROR_UNAVAILABLE, "the keeper did not answer within %u s",
-              link->config->keeper.timeout_s);
+    error_set(&why, ERROR_UNAVAILABLE, "the keeper did not answer within %u s", patience_s(link));
     lose(link, &why);
 }
 

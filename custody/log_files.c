@@ -24,7 +24,8 @@ struct log_files {
     char *dir;
     int dir_fd; // DIR, locked; -1 until it is open
     int log_fd; // DIR/log
-    int fd;     // the last segment, read and append; -1 until the log was read
+    bool was_open;
+    int fd; // the last segment, read and append; -1 until the log was read
     uint64_t first;
     uint64_t end; // its bytes, as far as we wrote or read them
     bool broken;  // nothing may be appended
@@ -36,9 +37,9 @@ struct log_files {
 
 // ---- opening ----
 
-static int open_folder(int parent, const char *name)
+static int open_folder(int parent, const char *name, bool make)
 {
-    if (mkdirat(parent, name, 0750) != 0 && errno != EEXIST)
+    if (make && mkdirat(parent, name, 0750) != 0 && errno != EEXIST)
         return -1;
     return openat(parent, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 }
@@ -74,40 +75,44 @@ void log_files_free(struct log_files *files)
     free(files);
 }
 
-static bool is_same_folder(int one, int other)
+static int lock_folder(struct log_files *files, struct error *err)
 {
-    struct stat a, b;
-    return one >= 0 && other >= 0 && fstat(one, &a) == 0 && fstat(other, &b) == 0 &&
-           a.st_dev == b.st_dev && a.st_ino == b.st_ino;
-}
-
-// Takes the folder `dir`, locked unless it is the one that is held already, and `log` in it.
-static int take_folders(struct log_files *files, int dir, int log, struct error *err)
-{
-    if (is_same_folder(dir, files->dir_fd)) {
-        close(dir);
-    } else if (flock(dir, LOCK_EX | LOCK_NB) != 0) {
+    // Made at the daemon's start alone: one that is missing later was moved, or is not mounted.
+    bool make = !files->was_open;
+    files->dir_fd = open_folder(AT_FDCWD, files->dir, make);
+    if (files->dir_fd < 0 || (files->log_fd = open_folder(files->dir_fd, "log", make)) < 0)
+        return error_set(err, ERROR_UNAVAILABLE, "audit log %s: %s", files->dir, strerror(errno));
+    if (flock(files->dir_fd, LOCK_EX | LOCK_NB) != 0)
         return error_set(err, ERROR_UNAVAILABLE, "audit log %s: %s", files->dir,
                          errno == EWOULDBLOCK ? "another custodyd writes it" : strerror(errno));
-    } else {
-        close_fd(&files->dir_fd);
-        files->dir_fd = dir;
-    }
-    close_fd(&files->log_fd);
-    files->log_fd = log;
+    files->was_open = true;
     return 0;
+}
+
+static bool leads_to(int parent, const char *name, int fd)
+{
+    struct stat held, named;
+    return fstat(fd, &held) == 0 && fstatat(parent, name, &named, AT_SYMLINK_NOFOLLOW) == 0 &&
+           held.st_dev == named.st_dev && held.st_ino == named.st_ino;
+}
+
+// Whether the folders that are open are those that readers find under their names.
+static bool are_in_place(const struct log_files *files)
+{
+    return leads_to(AT_FDCWD, files->dir, files->dir_fd) &&
+           leads_to(files->dir_fd, "log", files->log_fd);
 }
 
 int log_files_open(struct log_files *files, struct error *err)
 {
-    int dir = open_folder(AT_FDCWD, files->dir);
-    int log = dir >= 0 ? open_folder(dir, "log") : -1;
-    if (log < 0)
-        error_set(err, ERROR_UNAVAILABLE, "audit log %s: %s", files->dir, strerror(errno));
-    else if (take_folders(files, dir, log, err) == 0)
+    if (files->log_fd >= 0 && are_in_place(files))
         return 0;
-    close_fd(&log);
-    close_fd(&dir);
+    close_fd(&files->log_fd);
+    close_fd(&files->dir_fd);
+    if (lock_folder(files, err) == 0)
+        return 0;
+    close_fd(&files->log_fd);
+    close_fd(&files->dir_fd);
     return -1;
 }
 
@@ -452,6 +457,9 @@ static int check_segment(struct log_files *files, struct error *err)
 {
     char name[SEGMENT_NAME_SIZE];
     struct stat held, named;
+    if (!are_in_place(files))
+        return error_set(err, ERROR_UNAVAILABLE,
+                         "audit log %s was moved away or replaced under the daemon", files->dir);
     segment_name(files->first, name);
     if (fstat(files->fd, &held) != 0)
         return fail_append(files, "fstat", errno, err);

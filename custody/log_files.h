@@ -28,9 +28,9 @@ struct log_files; // opaque
 struct log_files *log_files_new(const char *dir, struct error *err);
 void log_files_free(struct log_files *files);
 
-// Makes the folders that are missing, and locks the log: one writer at a time. Nothing more when it
-// was done before and they are the same still; where DIR was replaced since (a copy was put back),
-// the new one is taken and locked.
+// Locks the log: one writer at a time. Makes the folders that are missing, but only the first time.
+// Later it does nothing as long as the folders are those that it opened, and otherwise opens anew
+// what stands under their names.
 int log_files_open(struct log_files *files, struct error *err);
 
 // See log.h.

@@ -21,6 +21,9 @@
 #define KEEPER_PROBE_MAX 24
 #define KEEPER_BOX_SIZE  80 // crypto_box_seal of a 32-byte key
 
+// Seconds after which the log's disk counts as hanging.
+#define KEEPER_DISK_TIMEOUT_S 30
+
 enum keeper_op {
     KEEPER_STATUS = 1, // -> status
     KEEPER_PROBE,      // -> probe

@@ -14,8 +14,6 @@
 #include "logfile.h"
 #include "loss.h"
 
-#define DURABLE_TIMEOUT_MS 30000 // after this a disk counts as hanging
-
 struct result {
     uint64_t id; // of the entry's request
     struct error error;
@@ -279,7 +277,7 @@ static uint32_t early_count(const struct commit *commit)
 // After the disk: it must still be the file of that name, and hold what was compared before.
 static int check_durable(struct commit *commit, struct error *err)
 {
-    if (durable_wait(commit->durable, DURABLE_TIMEOUT_MS, err) != 0 ||
+    if (durable_wait(commit->durable, KEEPER_DISK_TIMEOUT_S * 1000, err) != 0 ||
         logfile_check(commit->log, err) != 0)
         return -1;
     return logfile_compare(commit->log, 0, commit->lines, commit->lines_length, err);
