@@ -28,8 +28,9 @@ struct log_files; // opaque
 struct log_files *log_files_new(const char *dir, struct error *err);
 void log_files_free(struct log_files *files);
 
-// Makes the folders that are missing, and locks the log: one writer at a time. Nothing more when it
-// was done before.
+// Locks the log: one writer at a time. Makes the folders that are missing, but only the first time.
+// Later it does nothing as long as the folders are those that it opened, and otherwise opens anew
+// what stands under their names.
 int log_files_open(struct log_files *files, struct error *err);
 
 // See log.h.
@@ -53,6 +54,13 @@ tile_read_fn log_files_read_tile; // the context is the struct log_files
 // The next records, at most `room`, that the head did not count when the log was read.
 int log_files_next_unsigned(struct log_files *files, struct record *records, size_t room,
                             size_t *count, struct error *err);
+
+// Sets aside record `index`, which the head does not count, and all that follows it: they are no
+// part of the log. Nothing may be appended until the log was read again.
+int log_files_cut(struct log_files *files, uint64_t index, struct log_aside *aside,
+                  struct error *err);
+// Removes DIR/checkpoint: a head that no longer counts must not be taken for the newest.
+int log_files_drop_checkpoint(struct log_files *files, struct error *err);
 
 // Appends whole lines to the last segment, which must be the file that it was. After a failure
 // nothing more is appended until the log was read again.
