@@ -101,10 +101,11 @@ static void make_utf8(char *text)
 
 static void record(struct stuck *stuck, enum record_event event, const char *verb, bool ended)
 {
-    struct record record = {.event = event};
+    struct record record = {
+        .event = event, .not_before_us = stuck->since_us, .not_after_us = commit_now_us()};
     char since[RECORD_TIME_SIZE] = "-", until[RECORD_TIME_SIZE] = "-";
     record_time_format(stuck->since_us, since);
-    record_time_format(commit_now_us(), until);
+    record_time_format(record.not_after_us, until);
     snprintf(record.detail, sizeof(record.detail),
              "releases %s stopped from %s%s%s because: %.360s", verb, since, ended ? " to " : " on",
              ended ? until : "", stuck->why.message);
