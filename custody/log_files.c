@@ -244,7 +244,7 @@ static void say_where_it_is(const struct log_files *files, struct error *err)
         return;
     snprintf(message, sizeof(message), "%s", err->message);
     error_set(err, ERROR_DATA_LOSS,
-              "%.250s; the file that was deleted is still open: cp /proc/%d/fd/%d "
+              "%.250s" LOG_FILES_STILL_OPEN ": cp /proc/%d/fd/%d "
               "%.100s/log/%012" PRIu64 ".jsonl brings it back while this custodyd runs",
               message, (int)getpid(), files->fd, files->dir, files->first);
 }

@@ -25,6 +25,9 @@
 
 struct log_files; // opaque
 
+// How a message goes on that tells how to bring a deleted segment back.
+#define LOG_FILES_STILL_OPEN "; the file that was deleted is still open"
+
 struct log_files *log_files_new(const char *dir, struct error *err);
 void log_files_free(struct log_files *files);
 

@@ -34,6 +34,7 @@ struct loss {
     struct daemon *daemon;
     const struct work *work; // that is waited for; another one comes too late
     struct survey survey;
+    char hint[ERROR_MESSAGE_MAX]; // how to bring back what is missing; "" = not known
     struct record requested; // what is to be approved
     struct request request;  // the same, with who has approved
     struct record given[APPROVALS_MAX];
@@ -144,6 +145,13 @@ static void take_survey(struct loss *loss, const struct work *work)
 
 static void carry_on(struct loss *loss);
 
+static void say_sealed(const struct loss *loss)
+{
+    char message[ERROR_MESSAGE_MAX];
+    snprintf(message, sizeof(message), "%.300s%.200s", loss->survey.what, loss->hint);
+    daemon_set_phase(loss->daemon, DAEMON_SEALED, message);
+}
+
 static void on_surveyed(void *context)
 {
     struct work *work = context;
@@ -157,7 +165,7 @@ static void on_surveyed(void *context)
     } else if (!late) {
         take_survey(loss, work);
         if (loss->survey.what[0] != '\0')
-            daemon_set_phase(daemon, DAEMON_SEALED, loss->survey.what);
+            say_sealed(loss);
         // The loss was accepted, and a crash came before the token remembered it: the records that
         // stand in the log bear the signatures.
         if (loss->survey.attempt == BATCH && !daemon->config->approvals_by_uid)
@@ -169,6 +177,9 @@ static void on_surveyed(void *context)
 void loss_enter(struct loss *loss, const struct error *why)
 {
     struct error err;
+    // Only who has the file open knows that, and a survey has not.
+    const char *hint = strstr(why->message, LOG_FILES_STILL_OPEN);
+    snprintf(loss->hint, sizeof(loss->hint), "%s", hint != NULL ? hint : "");
     // While it stays sealed, what was found before is the better message until the next look ends.
     if (loss->daemon->phase != DAEMON_SEALED)
         daemon_set_phase(loss->daemon, DAEMON_SEALED, why->message);

@@ -153,6 +153,7 @@ void opening_go_on(struct opening *opening)
     daemon_set_phase(daemon, DAEMON_READY, "");
     record_opened(opening);
     stuck_end(daemon->stuck);
+    projection_begin(daemon->projection, daemon->state);
     finish_destructions(opening);
     leases_watch(daemon->leases);
 }
