@@ -12,7 +12,7 @@
 #include "say.h"
 #include "survey.h"
 
-#define BATCH (APPROVALS_NEEDED + 2) // the request, the approvals, log.loss-accepted
+#define BATCH SURVEY_ATTEMPT
 
 struct loss {
     struct daemon *daemon;
@@ -78,6 +78,21 @@ static int look(struct loss *loss, struct error *err)
     return 0;
 }
 
+// Whether the records of an attempt that stand in the log, which nobody signed yet, are operators'
+// own: anybody who can write the file may have made them. (A uid alone proves nothing of that.)
+static bool attempt_holds(const struct loss *loss)
+{
+    const struct survey *survey = &loss->survey;
+    const struct record *one = &survey->attempted[1], *other = &survey->attempted[2];
+    const struct config *config = loss->daemon->config;
+    struct error err;
+    return survey->attempt == BATCH &&
+           strcmp(survey->attempted[0].request_id, loss->request.id) == 0 &&
+           strcmp(one->operator_name, other->operator_name) != 0 &&
+           requests_check_signed(config, &loss->requested, one, &err) == 0 &&
+           requests_check_signed(config, &loss->requested, other, &err) == 0;
+}
+
 static void carry_on(struct loss *loss);
 
 void loss_enter(struct loss *loss, const struct error *why)
@@ -91,7 +106,7 @@ void loss_enter(struct loss *loss, const struct error *why)
                      loss->survey.what[0] != '\0' ? loss->survey.what : why->message);
     // The loss was accepted, and a crash came before the token remembered it: the records that
     // stand in the log bear the signatures.
-    if (loss->survey.attempt == BATCH && !loss->daemon->config->approvals_by_uid)
+    if (attempt_holds(loss))
         carry_on(loss);
 }
 
@@ -308,8 +323,7 @@ static int read_again(struct loss *loss, struct error *err)
         daemon->state = state;
         if (log_read(daemon->log, &head, state, &aside, err) != 0)
             return -1;
-        bool complete = loss->survey.attempt == BATCH && !daemon->config->approvals_by_uid;
-        if (complete || state_size(state) == head.size)
+        if (attempt_holds(loss) || state_size(state) == head.size)
             return 0;
         if (pass > 0 || log_next_unsigned(daemon->log, &record, &leaf, err) != 1 ||
             log_set_aside_from_last(daemon->log, &aside, err) != 0)
