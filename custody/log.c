@@ -48,11 +48,16 @@ struct log {
 
 // ---- small I/O ----
 
+static int find_folder(int parent, const char *name)
+{
+    return openat(parent, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+}
+
 static int open_folder(int parent, const char *name)
 {
     if (mkdirat(parent, name, 0750) != 0 && errno != EEXIST)
         return -1;
-    return openat(parent, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    return find_folder(parent, name);
 }
 
 static int write_all(int fd, const void *data, size_t length)
@@ -143,10 +148,12 @@ static bool is_same_folder(int one, int other)
 
 int log_find_folders(struct log *log, struct error *err)
 {
-    int dir = open_folder(AT_FDCWD, log->dir);
-    int folder = dir >= 0 ? open_folder(dir, "log") : -1;
+    // What is not there is not made: a copy may be on its way to that place.
+    int dir = find_folder(AT_FDCWD, log->dir);
+    int folder = dir >= 0 ? find_folder(dir, "log") : -1;
     if (folder < 0) {
-        error_set(err, ERROR_UNAVAILABLE, "audit log %s: %s", log->dir, strerror(errno));
+        error_set(err, errno == ENOENT ? ERROR_NOT_FOUND : ERROR_UNAVAILABLE, "audit log %s: %s",
+                  log->dir, strerror(errno));
         goto fail;
     }
     if (is_same_folder(dir, log->dir_fd)) {
@@ -548,7 +555,7 @@ static int read_segments(struct reading *reading, const uint64_t *firsts, size_t
         if (open_segment(log, firsts[i], reading->err) != 0 || read_segment(reading, &torn) != 0)
             return -1;
     }
-    if (count == 0 && open_segment(log, 0, reading->err) != 0)
+    if (count == 0 && head_size(reading) == 0 && open_segment(log, 0, reading->err) != 0)
         return -1;
     if (state_size(reading->state) < head_size(reading))
         return error_set(reading->err, ERROR_DATA_LOSS,

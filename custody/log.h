@@ -36,7 +36,7 @@ struct log_aside {
 };
 
 // Finds DIR and DIR/log anew, where they were replaced since (a copy was put back); DIR is locked
-// again then.
+// again then. ERROR_NOT_FOUND where one is missing.
 int log_find_folders(struct log *log, struct error *err);
 
 // Reads the newest signed head that DIR/checkpoint holds. Returns 1 with `head` and `note`

@@ -313,8 +313,11 @@ static int read_log(struct opening *opening, struct error *err)
         return error_set(err, ERROR_RESOURCE_EXHAUSTED, "out of memory to read the log");
     state_free(daemon->state);
     daemon->state = state;
-    if (log_find_folders(daemon->log, err) != 0)
+    if (log_find_folders(daemon->log, err) != 0) {
+        if (err->code == ERROR_NOT_FOUND && daemon->keeper.has_head)
+            err->code = ERROR_DATA_LOSS;
         return -1;
+    }
     int found = find_head(daemon, &head, note, &token_size, err);
     if (found < 0)
         return -1;

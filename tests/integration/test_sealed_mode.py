@@ -89,6 +89,10 @@ def test_the_record_that_was_changed_or_taken_out_is_named(new_stack):
     shutil.rmtree(stack.audit_dir / "log")
     seen(f"the token remembers {remembered} records, the log in {stack.audit_dir} holds none: records 0 to {last} are missing")
     refused(stack.ctl("log", "accept-loss"), "FAILED_PRECONDITION", "no record is left")
+    shutil.rmtree(stack.audit_dir)
+    stack.custodyd.send_signal(signal.SIGHUP)
+    seen("holds none")
+    assert not stack.audit_dir.exists()  # nothing is in the way of a copy
     put_log(stack, sound)
     stack.custodyd.send_signal(signal.SIGHUP)
     open_again(stack)
