@@ -81,7 +81,8 @@ static int lock_folder(struct log_files *files, struct error *err)
     bool make = !files->was_open;
     files->dir_fd = open_folder(AT_FDCWD, files->dir, make);
     if (files->dir_fd < 0 || (files->log_fd = open_folder(files->dir_fd, "log", make)) < 0)
-        return error_set(err, ERROR_UNAVAILABLE, "audit log %s: %s", files->dir, strerror(errno));
+        return error_set(err, errno == ENOENT ? ERROR_NOT_FOUND : ERROR_UNAVAILABLE,
+                         "audit log %s: %s", files->dir, strerror(errno));
     if (flock(files->dir_fd, LOCK_EX | LOCK_NB) != 0)
         return error_set(err, ERROR_UNAVAILABLE, "audit log %s: %s", files->dir,
                          errno == EWOULDBLOCK ? "another custodyd writes it" : strerror(errno));

@@ -33,7 +33,7 @@ void log_files_free(struct log_files *files);
 
 // Locks the log: one writer at a time. Makes the folders that are missing, but only the first time.
 // Later it does nothing as long as the folders are those that it opened, and otherwise opens anew
-// what stands under their names.
+// what stands under their names. ERROR_NOT_FOUND where one is missing.
 int log_files_open(struct log_files *files, struct error *err);
 
 // See log.h.

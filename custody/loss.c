@@ -12,7 +12,7 @@
 #include "say.h"
 #include "survey.h"
 
-#define BATCH (APPROVALS_NEEDED + 2) // the request, the approvals, log.loss-accepted
+#define BATCH SURVEY_ATTEMPT
 
 // Work on the log's files in the disk's thread: a survey, or making ready to go on.
 struct work {
@@ -143,6 +143,21 @@ static void take_survey(struct loss *loss, const struct work *work)
     make_request(loss, work->has_head ? &work->head : NULL);
 }
 
+// Whether the records of an attempt that stand in the log, which nobody signed yet, are operators'
+// own: anybody who can write the file may have made them. (A uid alone proves nothing of that.)
+static bool attempt_holds(const struct loss *loss)
+{
+    const struct survey *survey = &loss->survey;
+    const struct record *one = &survey->attempted[1], *other = &survey->attempted[2];
+    const struct config *config = loss->daemon->config;
+    struct error err;
+    return survey->attempt == BATCH &&
+           strcmp(survey->attempted[0].request_id, loss->request.id) == 0 &&
+           strcmp(one->operator_name, other->operator_name) != 0 &&
+           requests_check_signed(config, &loss->requested, one, &err) == 0 &&
+           requests_check_signed(config, &loss->requested, other, &err) == 0;
+}
+
 static void carry_on(struct loss *loss);
 
 static void say_sealed(const struct loss *loss)
@@ -168,7 +183,7 @@ static void on_surveyed(void *context)
             say_sealed(loss);
         // The loss was accepted, and a crash came before the token remembered it: the records that
         // stand in the log bear the signatures.
-        if (loss->survey.attempt == BATCH && !daemon->config->approvals_by_uid)
+        if (attempt_holds(loss))
             carry_on(loss);
     }
     work_free(work);
@@ -454,7 +469,7 @@ static void carry_on(struct loss *loss)
     struct work *work = work_new(loss, &err);
     if (work != NULL) {
         work->survey = loss->survey;
-        work->complete = loss->survey.attempt == BATCH && !loss->daemon->config->approvals_by_uid;
+        work->complete = attempt_holds(loss);
         if (work_start(loss, work, prepare_in_thread, on_prepared, &err) == 0)
             return;
     }
