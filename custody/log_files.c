@@ -471,8 +471,9 @@ static int check_segment(struct log_files *files, struct error *err)
                          files->dir, name);
     }
     if (named.st_dev != held.st_dev || named.st_ino != held.st_ino)
-        return error_set(err, ERROR_UNAVAILABLE, "%s/log/%s was replaced by another file",
-                         files->dir, name);
+        return error_set(err, ERROR_UNAVAILABLE,
+                         "%s/log/%s was replaced under the daemon by another file", files->dir,
+                         name);
     if (held.st_nlink != 1)
         return error_set(err, ERROR_UNAVAILABLE,
                          "%s/log/%s has %lu names: remove all but this one, and releases go on",
@@ -492,8 +493,14 @@ int log_files_append(struct log_files *files, const char *lines, size_t length, 
     files->broken = true; // until the write succeeded
     if (check_segment(files, err) != 0)
         return -1;
-    if (file_write_all(files->fd, lines, length) != 0)
-        return fail_append(files, "write", errno, err);
+    if (file_write_all(files->fd, lines, length) != 0) {
+        int error = errno;
+        // What was written of it is nobody's. Should this fail, it is set aside when the log is
+        // read.
+        if (ftruncate(files->fd, (off_t)files->end) != 0)
+            error = error != 0 ? error : errno;
+        return fail_append(files, "write", error, err);
+    }
     // The disk may begin while the keeper still reads and unseals: it waits for it (fdatasync) all
     // the same, and it is there that an error shows.
     sync_file_range(files->fd, (off_t)files->end, (off_t)length, SYNC_FILE_RANGE_WRITE);

@@ -59,16 +59,26 @@ struct opening {
     bool under_way;
     opening_done_fn *done; // of opening_empty_log
     void *done_context;
+    opening_done_fn *ended; // of opening_when_ended
+    void *ended_context;
     struct keeper_request request; // scratch, too large for the stack
 };
 
-// Tells whoever asked for opening_empty_log; nobody did where `done` is NULL.
+// Tells whoever asked for opening_empty_log or opening_when_ended; nobody did where it is NULL.
 static void tell(struct opening *opening, const struct error *why)
 {
-    opening_done_fn *done = opening->done;
-    opening->done = NULL;
+    opening_done_fn *done = opening->done, *ended = opening->ended;
+    opening->done = opening->ended = NULL;
     if (done != NULL)
         done(opening->done_context, why);
+    if (ended != NULL)
+        ended(opening->ended_context, why);
+}
+
+void opening_when_ended(struct opening *opening, opening_done_fn *done, void *context)
+{
+    opening->ended = done;
+    opening->ended_context = context;
 }
 
 void opening_retry(struct opening *opening)
@@ -165,6 +175,7 @@ static void finish(struct opening *opening)
         stuck_wait_for_room(opening->daemon->stuck);
     else
         opening_go_on(opening);
+    tell(opening, NULL);
 }
 
 // ---- 4. the tail ----

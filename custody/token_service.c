@@ -41,6 +41,12 @@ static void answer_initialised(struct call *call, bool already)
     call_answer(call, &response);
 }
 
+static void on_opened(void *context, const struct error *why)
+{
+    (void)why; // the token is initialised, whatever came after
+    answer_initialised(context, false);
+}
+
 static void on_initialised(void *context, const struct commit_result *result)
 {
     struct call *call = context;
@@ -50,7 +56,7 @@ static void on_initialised(void *context, const struct commit_result *result)
     }
     // Record 0 stands: the rest of an opening follows, and records what the daemon is.
     opening_begin(call->daemon->opening);
-    answer_initialised(call, false);
+    opening_when_ended(call->daemon->opening, on_opened, call);
 }
 
 // The empty log is open: its record 0 can be committed.
