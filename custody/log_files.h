@@ -55,6 +55,13 @@ tile_read_fn log_files_read_tile; // the context is the struct log_files
 int log_files_next_unsigned(struct log_files *files, struct record *records, size_t room,
                             size_t *count, struct error *err);
 
+// Sets aside record `index`, which the head does not count, and all that follows it: they are no
+// part of the log. Nothing may be appended until the log was read again.
+int log_files_cut(struct log_files *files, uint64_t index, struct log_aside *aside,
+                  struct error *err);
+// Removes DIR/checkpoint: a head that no longer counts must not be taken for the newest.
+int log_files_drop_checkpoint(struct log_files *files, struct error *err);
+
 // Appends whole lines to the last segment, which must be the file that it was. After a failure
 // nothing more is appended until the log was read again.
 int log_files_append(struct log_files *files, const char *lines, size_t length, struct error *err);
