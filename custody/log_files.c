@@ -509,6 +509,14 @@ int log_files_append(struct log_files *files, const char *lines, size_t length, 
     return 0;
 }
 
+int log_files_look(struct log_files *files, struct error *err)
+{
+    if (files->broken || check_segment(files, err) == 0)
+        return 0;
+    files->broken = true;
+    return -1;
+}
+
 bool log_files_are_full(const struct log_files *files)
 {
     return files->full;

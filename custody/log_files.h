@@ -68,6 +68,9 @@ int log_files_drop_checkpoint(struct log_files *files, struct error *err);
 // Appends whole lines to the last segment, which must be the file that it was. After a failure
 // nothing more is appended until the log was read again.
 int log_files_append(struct log_files *files, const char *lines, size_t length, struct error *err);
+// Whether the last segment still is the file that it was. Nothing is said of one that cannot be
+// appended to anyway.
+int log_files_look(struct log_files *files, struct error *err);
 // Why the last append failed: the disk, or a quota, is full.
 bool log_files_are_full(const struct log_files *files);
 // Whether there is room again.
