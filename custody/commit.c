@@ -12,6 +12,7 @@
 #include <sodium.h>
 
 #include "say.h"
+#include "snapshot.h"
 
 // How far the wall clock may fall behind the last record before clock.stepped says so. Less is the
 // ordinary slewing of a clock being set right.
@@ -54,7 +55,11 @@ struct commit {
     struct commit_handlers handlers;
     struct state *state;
     bool open;
-    bool clock_stepped; // said so already
+    bool rotating;  // the segment is complete; the next is made, and opened at the keeper
+    char *snapshot; // of the state before the batch's log.sealed
+    size_t snapshot_length;
+    char head[NOTE_MAX]; // the latest
+    bool clock_stepped;  // said so already
     struct error closed_because;
     struct queue queue;
     struct batch batches[2];       // while one is answered, the other is committing already
@@ -113,6 +118,9 @@ void commit_close(struct commit *commit, const struct error *why)
     commit->open = false;
     commit->closed_because = *why;
     commit->state = NULL;
+    commit->rotating = false;
+    free(commit->snapshot);
+    commit->snapshot = NULL;
     for (unsigned i = 0; i < commit->batch->count; i++)
         STAILQ_INSERT_TAIL(&failed, commit->batch->entries[i].pending, link);
     commit->batch->count = 0;
@@ -134,9 +142,26 @@ static void break_off(struct commit *commit, const struct error *why)
 
 // ---- making a batch ----
 
+// log.sealed and daemon.stopped bear the digest of the state that they are written in; the state
+// before log.sealed is kept for the snapshot.
+static int stamp_digest(struct commit *commit, struct record *record, struct error *err)
+{
+    uint8_t digest[crypto_hash_sha256_BYTES];
+    size_t length;
+    char *text = snapshot_format(commit->state, &length, err);
+    if (text == NULL)
+        return -1;
+    crypto_hash_sha256(digest, (const uint8_t *)text, length);
+    sodium_bin2hex(record->sha256, sizeof(record->sha256), digest, sizeof(digest));
+    free(commit->snapshot);
+    commit->snapshot = text;
+    commit->snapshot_length = length;
+    return 0;
+}
+
 // Time never runs back: the later of now and the last record's. A clock that was set back is
 // recorded, once.
-static void stamp(struct commit *commit, struct record *record)
+static int stamp(struct commit *commit, struct record *record, struct error *err)
 {
     int64_t now = commit_now_us(), last = state_time_us(commit->state);
     record->seq = state_size(commit->state);
@@ -145,10 +170,21 @@ static void stamp(struct commit *commit, struct record *record)
     // A lease is counted from its record's time, whatever the clock did while the record waited.
     if (record->event == RECORD_RELEASE_GRANTED && record->expires_us < record->time_us)
         record->expires_us = record->time_us;
+    if (record->event == RECORD_LOG_SEALED || record->event == RECORD_DAEMON_STOPPED)
+        return stamp_digest(commit, record, err);
+    return 0;
+}
+
+// Whether all that stands in the log, but for the batch, is signed: new records may follow.
+static bool tail_is_signed(const struct commit *commit)
+{
+    return log_size(commit->log) + commit->batch->count == state_size(commit->state);
 }
 
 static void note_clock(struct commit *commit)
 {
+    if (!tail_is_signed(commit))
+        return;
     int64_t behind = state_time_us(commit->state) - commit_now_us();
     if (behind < CLOCK_STEP_US) {
         commit->clock_stepped = false;
@@ -193,11 +229,9 @@ static int add_entry(struct commit *commit, struct pending *pending, struct erro
     entry->error.code = ERROR_OK;
     entry->error.message[0] = '\0';
     entry->bundle[0] = '\0';
-    if (!pending->in_file) {
-        stamp(commit, &pending->record);
-        if (state_check(commit->state, &pending->record, err) != 0)
-            return -1;
-    }
+    if (!pending->in_file && (stamp(commit, &pending->record, err) != 0 ||
+                              state_check(commit->state, &pending->record, err) != 0))
+        return -1;
     size_t before = commit->batch->lines_length;
     int added = add_line(commit, entry, err);
     if (added != 0)
@@ -210,17 +244,62 @@ static int add_entry(struct commit *commit, struct pending *pending, struct erro
     return 0;
 }
 
+// Whether log.sealed comes next.
+static bool seal_is_due(const struct commit *commit)
+{
+    const struct batch *batch = commit->batch;
+    return tail_is_signed(commit) && (batch->count == 0 || !batch->entries[0].pending->in_file) &&
+           log_is_due(commit->log, batch->lines_length, commit_now_us());
+}
+
+// Adds log.sealed. It is the last of its batch, and alone in it where there is no more room.
+static void add_seal(struct commit *commit)
+{
+    struct error why;
+    struct pending *pending = calloc(1, sizeof(*pending));
+    if (pending == NULL)
+        return; // with the next batch, then
+    pending->record.event = RECORD_LOG_SEALED;
+    int added = add_entry(commit, pending, &why);
+    if (added == 0)
+        return;
+    if (added < 0)
+        say(LOG_ERR, "the segment is not closed: %s", why.message);
+    free(pending);
+}
+
+static bool is_sealed(const struct batch *batch)
+{
+    return batch->count > 0 &&
+           batch->entries[batch->count - 1].pending->record.event == RECORD_LOG_SEALED;
+}
+
+// The records by which a loss is accepted make a batch of their own, with nothing else in it: the
+// keeper takes no other.
+static bool accepts_loss(const struct commit *commit)
+{
+    const struct pending *first = STAILQ_FIRST(&commit->queue);
+    return first != NULL && first->record.operation == OPERATION_ACCEPT_LOSS;
+}
+
 // Records that are in the file already and such that are not do not share a batch: the file is in
 // one order only.
 static void gather(struct commit *commit)
 {
     struct error why;
-    commit->batch->lines_length = 0;
-    note_clock(commit);
-    while (!STAILQ_EMPTY(&commit->queue) && commit->batch->count < KEEPER_BATCH_MAX) {
+    struct batch *batch = commit->batch;
+    bool alone = accepts_loss(commit);
+    batch->lines_length = 0;
+    if (!alone)
+        note_clock(commit);
+    while (batch->count < KEEPER_BATCH_MAX && !is_sealed(batch)) {
         struct pending *pending = STAILQ_FIRST(&commit->queue);
-        if (commit->batch->count > 0 &&
-            pending->in_file != commit->batch->entries[0].pending->in_file)
+        if (!alone && seal_is_due(commit)) {
+            add_seal(commit);
+            return;
+        }
+        if (pending == NULL ||
+            (batch->count > 0 && pending->in_file != batch->entries[0].pending->in_file))
             return;
         int added = add_entry(commit, pending, &why);
         if (added == 1)
@@ -233,7 +312,9 @@ static void gather(struct commit *commit)
 
 static void on_reply(void *context, const struct keeper_reply *reply);
 
-static int hand_over(struct commit *commit, struct error *err)
+// The entries go ahead while the disk's thread appends their lines: the keeper looks at them when
+// it is told to commit.
+static int send_entries(struct commit *commit, struct error *err)
 {
     struct keeper_request *request = &commit->request;
     for (unsigned i = 0; i < commit->batch->count; i++) {
@@ -242,8 +323,39 @@ static int hand_over(struct commit *commit, struct error *err)
         if (keeper_link_send_entry(commit->link, request, i, err) != 0)
             return -1;
     }
-    request->body.commit.count = commit->batch->count;
-    return keeper_link_ask(commit->link, request, KEEPER_COMMIT, on_reply, commit, err);
+    return 0;
+}
+
+static int ask_commit(struct commit *commit, struct error *err)
+{
+    commit->request.body.commit.count = commit->batch->count;
+    return keeper_link_ask(commit->link, &commit->request, KEEPER_COMMIT, on_reply, commit, err);
+}
+
+static void on_appended(void *context, const struct error *why)
+{
+    struct commit *commit = context;
+    struct error err;
+    if (commit->batch->count == 0)
+        return; // closed since
+    if (why == NULL) {
+        if (ask_commit(commit, &err) == 0)
+            return;
+        why = &err;
+    }
+    break_off(commit, why);
+}
+
+static int hand_over(struct commit *commit, struct error *err)
+{
+    const struct batch *batch = commit->batch;
+    const struct pending *first = batch->entries[0].pending;
+    if (send_entries(commit, err) != 0)
+        return -1;
+    if (first->in_file)
+        return ask_commit(commit, err);
+    return log_append(commit->log, batch->lines, batch->lines_length, first->record.time_us,
+                      on_appended, commit, err);
 }
 
 // Makes a batch of what has gathered. Returns whether one is under way.
@@ -252,15 +364,12 @@ static bool start_batch(struct commit *commit)
     struct error why;
     if (!commit->open)
         return false;
-    if (commit->batch->count > 0)
+    if (commit->batch->count > 0 || commit->rotating)
         return true;
     gather(commit);
     if (commit->batch->count == 0)
         return false;
-    bool in_file = commit->batch->entries[0].pending->in_file;
-    if ((in_file ||
-         log_append(commit->log, commit->batch->lines, commit->batch->lines_length, &why) == 0) &&
-        hand_over(commit, &why) == 0)
+    if (hand_over(commit, &why) == 0)
         return true;
     break_off(commit, &why);
     return false;
@@ -277,6 +386,67 @@ static void on_kick(evutil_socket_t fd, short what, void *context)
     (void)fd;
     (void)what;
     go_on(context);
+}
+
+void commit_look_at_age(struct commit *commit)
+{
+    if (commit->open && commit_is_idle(commit) && seal_is_due(commit))
+        event_active(commit->kick, 0, 0);
+}
+
+// ---- a segment's end ----
+
+static void on_reopened(void *context, const struct keeper_reply *reply)
+{
+    struct commit *commit = context;
+    struct error why;
+    if (!commit->rotating)
+        return; // closed since
+    if (reply == NULL)
+        error_set(&why, ERROR_UNAVAILABLE, "the keeper was lost while it opened a segment");
+    else if (reply->error.code != ERROR_OK)
+        why = reply->error;
+    if (reply == NULL || reply->error.code != ERROR_OK) {
+        break_off(commit, &why);
+        return;
+    }
+    commit->rotating = false;
+    go_on(commit);
+}
+
+// The keeper goes on with the new segment.
+static void on_rotated(void *context, const struct error *why)
+{
+    struct commit *commit = context;
+    struct keeper_log_open *open = &commit->request.body.log_open;
+    struct error err;
+    if (!commit->rotating)
+        return; // closed since
+    if (why != NULL) {
+        break_off(commit, why);
+        return;
+    }
+    struct merkle_edge edge = log_edge(commit->log);
+    memset(&commit->request, 0, sizeof(commit->request));
+    open->first = edge.size;
+    memcpy(open->checkpoint, commit->head, sizeof(open->checkpoint));
+    open->edge_length = merkle_edge_length(edge.size);
+    memcpy(open->edge, edge.hashes, open->edge_length * sizeof(edge.hashes[0]));
+    if (keeper_link_ask(commit->link, &commit->request, KEEPER_LOG_OPEN, on_reopened, commit,
+                        &err) != 0)
+        break_off(commit, &err);
+}
+
+// log.sealed is signed: what follows waits until the next segment is there.
+static void rotate(struct commit *commit, bool in_file)
+{
+    struct error why;
+    char *snapshot = in_file ? NULL : commit->snapshot;
+    if (!in_file)
+        commit->snapshot = NULL;
+    commit->rotating = true;
+    if (log_rotate(commit->log, snapshot, commit->snapshot_length, on_rotated, commit, &why) != 0)
+        break_off(commit, &why);
 }
 
 // ---- the keeper's answers ----
@@ -325,7 +495,11 @@ static void on_reply(void *context, const struct keeper_reply *reply)
     // works on the next batch meanwhile.
     struct batch *done = commit->batch;
     commit->batch = done == &commit->batches[0] ? &commit->batches[1] : &commit->batches[0];
-    start_batch(commit);
+    memcpy(commit->head, reply->body.committed.checkpoint, sizeof(commit->head));
+    if (is_sealed(done))
+        rotate(commit, done->entries[0].pending->in_file);
+    else
+        start_batch(commit);
     finish_batch(commit, done, reply->body.committed.checkpoint);
     go_on(commit);
 }
@@ -415,5 +589,5 @@ bool commit_is_open(const struct commit *commit)
 
 bool commit_is_idle(const struct commit *commit)
 {
-    return commit->batch->count == 0 && STAILQ_EMPTY(&commit->queue);
+    return commit->batch->count == 0 && !commit->rotating && STAILQ_EMPTY(&commit->queue);
 }

@@ -69,6 +69,9 @@ int commit_submit(struct commit *commit, const struct record *record, enum keepe
 int commit_resubmit(struct commit *commit, const struct record *record, enum keeper_action action,
                     commit_done_fn *done, void *context, struct error *err);
 
+// Closes the segment when it has become old; call it now and then.
+void commit_look_at_age(struct commit *commit);
+
 // Microseconds since 1970 UTC, by the wall clock.
 int64_t commit_now_us(void);
 

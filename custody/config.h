@@ -11,6 +11,7 @@
 
 #include "error.h"
 #include "name.h"
+#include "operators.h"
 #include "record.h"
 
 #define CONFIG_TITLE_MAX 63 // bytes of a section's name, without the NUL
@@ -51,6 +52,9 @@ struct config {
     char host[HOST_MAX + 1];
     char *audit_dir;
     uint32_t lease_s;
+    bool approvals_by_uid;    // operators approve by their uid alone: the weaker mode
+    char *operators_file;     // of their pinned SSH keys; NULL: none
+    struct operators *pinned; // what it holds
     struct {
         char *path;
         mode_t mode;
@@ -62,6 +66,7 @@ struct config {
         char *token;   // its token's URI
         uint32_t releases_per_second;
         uint32_t timeout_s;
+        uint32_t head_interval_ms; // passed on to a keeper that is started
     } keeper;
     struct {
         uint32_t connections_per_uid;
@@ -69,6 +74,10 @@ struct config {
         uint32_t requests_in_flight; // on one connection
         uint32_t idle_s;
     } limits;
+    struct {
+        uint64_t segment_size; // bytes; a segment that has as many is closed
+        uint32_t segment_age_s;
+    } log;
     struct config_principal *operators;
     size_t operator_count;
     struct config_principal *auditors;
@@ -83,8 +92,9 @@ struct config {
 struct config *config_read(const char *path, struct error *err);
 void config_free(struct config *config);
 
-// Moves what may change while the daemon runs (keys, operators, auditors, limits, lease, and the
-// digest) from `fresh` into `config`; `fresh` is left with what `config` had of these, to be freed.
+// Moves what may change while the daemon runs (keys, operators, auditors, limits, log, lease, and
+// the digest) from `fresh` into `config`; `fresh` is left with what `config` had of these, to be
+// freed.
 void config_take_policy(struct config *config, struct config *fresh);
 
 // NULL where the key is not declared.

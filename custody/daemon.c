@@ -18,22 +18,33 @@
 
 #define STATUS_INTERVAL_S 2 // how old what `status` tells of the token may be
 #define PUBLISH_DELAY_MS  50
-#define DRAIN_S           10 // how long a stop waits for what is in flight
+#define DRAIN_S           10   // how long a stop waits for what is in flight
+#define OPEN_PATIENCE_MS  2000 // how long the start waits for the audit folder
+#define CLOSE_PATIENCE_MS 5000 // how long the end waits for the log's disk
 
 void daemon_set_phase(struct daemon *daemon, enum daemon_phase phase, const char *message)
 {
     static const char *const names[] = {
         [DAEMON_CLOSED] = "not serving",
         [DAEMON_UNINITIALISED] = "waiting for token init",
+        [DAEMON_SEALED] = "sealed",
         [DAEMON_READY] = "serving",
     };
     bool same = daemon->phase == phase && strcmp(daemon->phase_message, message) == 0;
     daemon->phase = phase;
+    daemon->phase_code = ERROR_UNAVAILABLE;
     snprintf(daemon->phase_message, sizeof(daemon->phase_message), "%s", message);
     if (same)
         return;
     say(LOG_NOTICE, "%s%s%s", names[phase], message[0] != '\0' ? ": " : "", message);
     sd_notifyf(0, "STATUS=%s%s%s", names[phase], message[0] != '\0' ? ": " : "", message);
+}
+
+void daemon_close(struct daemon *daemon, const struct error *why)
+{
+    daemon_set_phase(daemon, DAEMON_CLOSED, why->message);
+    if (why->code == ERROR_DATA_LOSS)
+        daemon->phase_code = why->code;
 }
 
 static void on_recorded(void *context, const struct commit_result *result)
@@ -82,17 +93,23 @@ static void on_status(void *context, const struct keeper_reply *reply)
         daemon->keeper = reply->body.status;
 }
 
-static void on_status_timer(evutil_socket_t fd, short what, void *context)
+static void ask_status(struct daemon *daemon)
 {
-    struct daemon *daemon = context;
     struct keeper_request *request = calloc(1, sizeof(*request));
-    (void)fd;
-    (void)what;
     if (request != NULL && keeper_link_ready(daemon->link))
         keeper_link_ask(daemon->link, request, KEEPER_STATUS, on_status, daemon, NULL);
     free(request);
     if (daemon->phase == DAEMON_READY)
         projection_refresh(daemon->projection, daemon->state);
+    if (daemon->phase == DAEMON_READY && !daemon->stopping)
+        commit_look_at_age(daemon->commit);
+}
+
+static void on_status_timer(evutil_socket_t fd, short what, void *context)
+{
+    (void)fd;
+    (void)what;
+    ask_status(context);
 }
 
 // ---- log ----
@@ -103,13 +120,21 @@ static void on_committed(void *context, const struct record *record)
     projection_feed(daemon->projection, record, 1);
 }
 
+static struct log_limits log_limits(const struct config *config)
+{
+    return (struct log_limits){.segment_size = config->log.segment_size,
+                               .segment_age = config->log.segment_age_s};
+}
+
 static void on_commit_closed(void *context, const struct error *why)
 {
     struct daemon *daemon = context;
-    daemon_set_phase(daemon, DAEMON_CLOSED, why->message);
+    daemon_close(daemon, why);
     // A keeper that is gone opens the log again when it is back.
-    if (keeper_link_ready(daemon->link))
+    if (keeper_link_ready(daemon->link)) {
+        stuck_begin(daemon->stuck, why);
         opening_retry(daemon->opening);
+    }
     stop_if_done(daemon);
 }
 
@@ -136,18 +161,13 @@ static void on_drained(void *context)
     stop_if_done(context);
 }
 
-static void publish(struct daemon *daemon)
-{
-    struct error err;
-    if (log_publish(daemon->log, &err) != 0)
-        say(LOG_WARNING, "%s", err.message);
-}
-
 static void on_publish_timer(evutil_socket_t fd, short what, void *context)
 {
+    struct daemon *daemon = context;
     (void)fd;
     (void)what;
-    publish(context);
+    log_publish(daemon->log);
+    ask_status(daemon); // the head in the token is another by now
 }
 
 // Those who read the log from outside get its head and unfinished tiles soon, but not after each
@@ -171,6 +191,8 @@ static void on_reload(evutil_socket_t fd, short what, void *context)
     (void)fd;
     (void)what;
     keeper_link_resume(daemon->link);
+    if (daemon->phase == DAEMON_SEALED && keeper_link_ready(daemon->link))
+        loss_look_again(daemon->loss); // the files may be back
     struct config *config = config_read(daemon->config_path, &err);
     if (config == NULL) {
         say(LOG_ERR, "the configuration stays as it was: %s", err.message);
@@ -184,6 +206,8 @@ static void on_reload(evutil_socket_t fd, short what, void *context)
     config_take_policy(old, config);
     config_free(config);
     listener_configure(daemon->listener, old);
+    struct log_limits limits = log_limits(old);
+    log_set_limits(daemon->log, &limits);
     memcpy(record.policy_sha256, old->sha256, sizeof(record.policy_sha256));
     if (daemon->phase == DAEMON_READY && !daemon->stopping)
         daemon_record(daemon, &record);
@@ -228,6 +252,77 @@ static void on_child(evutil_socket_t fd, short what, void *context)
 
 // ---- life ----
 
+// ---- the log's disk ----
+
+static void on_disk_hangs(void *context, const struct error *why)
+{
+    struct daemon *daemon = context;
+    say(LOG_ERR, "%s", why->message);
+    opening_cancel(daemon->opening);
+    commit_close(daemon->commit, why);
+    stuck_begin(daemon->stuck, why);
+    daemon_close(daemon, why);
+    stop_if_done(daemon);
+}
+
+static void on_disk_back(void *context)
+{
+    struct daemon *daemon = context;
+    if (keeper_link_ready(daemon->link))
+        opening_begin(daemon->opening);
+}
+
+struct folder_opening {
+    struct log *log;
+    bool abandoned; // nobody waits any more
+    bool failed;
+    struct error error;
+};
+
+static void open_folder(void *context)
+{
+    struct folder_opening *folder = context;
+    folder->failed = log_files_open(log_files(folder->log), &folder->error) != 0;
+}
+
+static void on_folder_open(void *context)
+{
+    struct folder_opening *folder = context;
+    if (folder->abandoned)
+        free(folder);
+}
+
+// A folder that cannot be had ends the daemon at its start. A disk that hangs does not: the log is
+// opened when it is back.
+static int open_log(struct daemon *daemon, struct error *err)
+{
+    struct disk_handlers handlers = {
+        .hangs = on_disk_hangs, .back = on_disk_back, .context = daemon};
+    daemon->disk = disk_new(daemon->base, &handlers, err);
+    if (daemon->disk == NULL)
+        return -1;
+    struct log_limits limits = log_limits(daemon->config);
+    daemon->log = log_new(daemon->config->audit_dir, daemon->disk, &limits, err);
+    struct folder_opening *folder = calloc(1, sizeof(*folder));
+    if (daemon->log == NULL || folder == NULL) {
+        free(folder);
+        return error_set(err, ERROR_RESOURCE_EXHAUSTED, "out of memory for the log");
+    }
+    folder->log = daemon->log;
+    if (disk_do(daemon->disk, "opening the folder", open_folder, on_folder_open, folder, err) !=
+        0) {
+        free(folder);
+        return -1;
+    }
+    folder->abandoned = !disk_wait(daemon->disk, OPEN_PATIENCE_MS);
+    if (folder->abandoned)
+        return 0;
+    int result =
+        folder->failed ? error_set(err, folder->error.code, "%s", folder->error.message) : 0;
+    free(folder);
+    return result;
+}
+
 static int make_log_and_keeper(struct daemon *daemon, struct error *err)
 {
     struct keeper_link_handlers keeper = {
@@ -236,8 +331,7 @@ static int make_log_and_keeper(struct daemon *daemon, struct error *err)
                                      .committed = on_committed,
                                      .idle = on_commit_idle,
                                      .context = daemon};
-    daemon->log = log_new(daemon->config->audit_dir, err);
-    if (daemon->log == NULL)
+    if (open_log(daemon, err) != 0)
         return -1;
     daemon->link = keeper_link_new(daemon->base, daemon->config, &keeper, err);
     if (daemon->link == NULL)
@@ -248,6 +342,12 @@ static int make_log_and_keeper(struct daemon *daemon, struct error *err)
         return -1;
     daemon->projection = projection_new(daemon->config->audit_dir, err);
     if (daemon->projection == NULL)
+        return -1;
+    daemon->loss = loss_new(daemon, err);
+    if (daemon->loss == NULL)
+        return -1;
+    daemon->stuck = stuck_new(daemon, err);
+    if (daemon->stuck == NULL)
         return -1;
     daemon->opening = opening_new(daemon, err);
     return daemon->opening != NULL ? 0 : -1;
@@ -320,7 +420,7 @@ int daemon_run(struct daemon *daemon)
     sd_notify(0, "READY=1");
     result = event_base_dispatch(daemon->base) < 0 ? -1 : 0;
     if (event_pending(daemon->publish_timer, EV_TIMEOUT, NULL))
-        publish(daemon);
+        log_publish(daemon->log);
     say(LOG_NOTICE, "stopped");
 cleanup:
     for (size_t i = 0; i < COUNT; i++)
@@ -333,16 +433,26 @@ void daemon_free(struct daemon *daemon)
 {
     if (daemon == NULL)
         return;
+    // A thread that hangs in its disk uses what it uses until the process ends.
+    bool hangs = !disk_free(daemon->disk, CLOSE_PATIENCE_MS);
+    const struct error ends = {.code = ERROR_UNAVAILABLE, .message = "the daemon stops"};
     // What waits is failed, and so answered, while there still is a listener to answer through.
-    commit_free(daemon->commit);
+    if (hangs && daemon->commit != NULL)
+        commit_close(daemon->commit, &ends);
+    else
+        commit_free(daemon->commit);
     daemon->commit = NULL;
     keeper_link_free(daemon->link);
     listener_free(daemon->listener);
     opening_free(daemon->opening);
+    stuck_free(daemon->stuck);
     leases_free(daemon->leases);
     denials_free(daemon->denials);
     projection_free(daemon->projection);
-    log_free(daemon->log);
+    if (!hangs) {
+        log_free(daemon->log);
+        loss_free(daemon->loss);
+    }
     state_free(daemon->state);
     policy_rates_free(daemon->rates);
     if (daemon->status_timer != NULL)

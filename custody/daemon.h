@@ -12,18 +12,22 @@
 #include "commit.h"
 #include "config.h"
 #include "denials.h"
+#include "disk.h"
 #include "keeper_link.h"
 #include "leases.h"
 #include "listener.h"
 #include "log.h"
+#include "loss.h"
 #include "opening.h"
 #include "policy.h"
 #include "projection.h"
 #include "state.h"
+#include "stuck.h"
 
 enum daemon_phase {
     DAEMON_CLOSED, // the keeper or the log is not there: `token status` and `status` are served
     DAEMON_UNINITIALISED, // an empty log and a token without objects: `token init`, too
+    DAEMON_SEALED,        // token and log disagree: status, and what leads out of it
     DAEMON_READY,
 };
 
@@ -34,16 +38,20 @@ struct daemon {
     struct policy_rates *rates;
     struct keeper_link *link;
     struct keeper_status keeper; // as it said last
+    struct disk *disk;
     struct log *log;
     struct state *state;           // never NULL; replaced when the log is read again
     struct projection *projection; // of the state, for others to read
     struct commit *commit;
     struct opening *opening;
+    struct stuck *stuck;
     struct denials *denials;
+    struct loss *loss; // what is to be done while SEALED
     struct leases *leases;
     struct listener *listener;
     enum daemon_phase phase;
-    char phase_message[ERROR_MESSAGE_MAX]; // why it is not READY
+    enum error_code phase_code;            // of why it is not READY
+    char phase_message[ERROR_MESSAGE_MAX]; // why
     bool started_recorded;                 // daemon.started stands in the log
     bool generating;                       // a key is being generated
     bool stopping;
@@ -62,6 +70,8 @@ int daemon_run(struct daemon *daemon);
 void daemon_free(struct daemon *daemon);
 
 void daemon_set_phase(struct daemon *daemon, enum daemon_phase phase, const char *message);
+// CLOSED, with the reason's message; its code is told to clients when it is DATA_LOSS.
+void daemon_close(struct daemon *daemon, const struct error *why);
 
 // Records something that the daemon did by itself; a failure is only said.
 void daemon_record(struct daemon *daemon, const struct record *record);

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "policy.h"
+#include "requests.h"
 #include "say.h"
 
 // ---- answers ----
@@ -34,12 +35,20 @@ static void fill_key(Custody__V1__Key *out, const struct state_key *key)
     out->released_us = key->released_us;
 }
 
+static void answer_key(struct call *call, const struct state_key *key)
+{
+    Custody__V1__Response response = CUSTODY__V1__RESPONSE__INIT;
+    Custody__V1__Key out;
+    fill_key(&out, key);
+    response.body_case = CUSTODY__V1__RESPONSE__BODY_KEY;
+    response.key = &out;
+    call_answer(call, &response);
+}
+
 static void answer_with_key(struct call *call)
 {
     const struct state_key *key =
         state_key_find(call->daemon->state, call->record.key, call->record.generation);
-    Custody__V1__Response response = CUSTODY__V1__RESPONSE__INIT;
-    Custody__V1__Key out;
     struct error err;
     if (key == NULL) {
         error_set(&err, ERROR_INTERNAL,
@@ -48,10 +57,7 @@ static void answer_with_key(struct call *call)
         call_fail(call, &err);
         return;
     }
-    fill_key(&out, key);
-    response.body_case = CUSTODY__V1__RESPONSE__BODY_KEY;
-    response.key = &out;
-    call_answer(call, &response);
+    answer_key(call, key);
 }
 
 // The key and ticket of an operator's request, into the record that it leads to.
@@ -219,10 +225,12 @@ void keys_publish(struct call *call, const Custody__V1__PublishKey *request)
 static void on_destroyed(void *context, const struct commit_result *result)
 {
     struct call *call = context;
-    if (!result->recorded)
+    if (!result->recorded) {
         call_fail(call, &result->error);
-    else
-        answer_with_key(call);
+        return;
+    }
+    call->destroyed.state = KEY_DESTROYED;
+    answer_key(call, &call->destroyed);
 }
 
 static struct record destroyed_record(const struct record *destroying)
@@ -268,6 +276,14 @@ void keys_destroy(struct call *call, const Custody__V1__DestroyKey *request)
         goto fail;
     }
     record->generation = key->generation;
+    if (lifecycle_needs_approval(key->state, RECORD_KEY_DESTROYING) &&
+        request->request_id[0] == '\0') {
+        requests_make(call);
+        return;
+    }
+    if (requests_name(call, request->request_id, &err) != 0)
+        goto fail;
+    call->destroyed = *key;
     if (commit_submit(call->daemon->commit, record, KEEPER_ACTION_DESTROY, on_destroying, call,
                       &err) == 0)
         return;

@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The audit log's files as custodyd writes them: the segment, the hash tiles, the checkpoint.
-//
-//   DIR/log/NNNNNNNNNNNN.jsonl   segments, by first index
-//   DIR/tile/…                   hash tiles (c2sp.org/tlog-tiles); rebuilt from the segments when
-//   they are missing DIR/checkpoint               the latest signed head
+// The audit log as the event loop sees it: the tree in memory, and jobs for the disk's thread,
+// which alone touches the files (log_files.h).
 //
 // The tree kept here holds what is signed. Lines appended and not signed yet are in the segment
 // alone.
@@ -15,73 +12,89 @@
 #include <stdint.h>
 
 #include "checkpoint.h"
+#include "disk.h"
 #include "error.h"
+#include "log_files.h"
 #include "merkle.h"
 #include "record.h"
 #include "state.h"
 
 struct log; // opaque
 
-// Opens the log in `dir`, makes the folders that are missing, and locks it: one writer at a time.
-// NULL with `err` on failure.
-struct log *log_new(const char *dir, struct error *err);
-void log_free(struct log *log);
-
-// What lay beyond the last valid record and was moved to a side file.
-struct log_aside {
-    bool any;
-    uint64_t offset; // in the last segment
-    uint64_t length;
-    char sha256[65];
+// When a segment is closed.
+struct log_limits {
+    uint64_t segment_size; // bytes
+    uint64_t segment_age;  // seconds
 };
 
-// Reads the newest signed head that DIR/checkpoint holds. Returns 1 with `head` and `note`
-// (NOTE_MAX bytes), 0 when there is none or none that `key` signed (`err` says why), -1 when it
-// cannot be read.
-int log_read_checkpoint(struct log *log, const struct note_key *key, struct checkpoint *head,
-                        char *note, struct error *err);
+// The folder is not touched before a job of the disk's is. NULL with `err` on failure.
+struct log *log_new(const char *dir, struct disk *disk, const struct log_limits *limits,
+                    struct error *err);
+void log_free(struct log *log);
+void log_set_limits(struct log *log, const struct log_limits *limits);
 
-// Reads every record, applies it to `state` (which must be new), and rebuilds the tree up to `head`
-// (NULL: nothing is signed). Fails with ERROR_DATA_LOSS, naming the place, when what is signed is
-// not all there as it was. What follows the head is kept as far as it is complete, valid and
-// consecutive; the rest is set aside.
-int log_read(struct log *log, const struct checkpoint *head, struct state *state,
-             struct log_aside *aside, struct error *err);
+// ---- opening: in the disk's thread ----
 
-bool log_is_empty(struct log *log, struct error *err); // no record stands in any segment
+// The files, for log_files_open, ..._read_checkpoint, ..._is_empty and ..._next_unsigned.
+struct log_files *log_files(struct log *log);
+
+// A log that was read.
+struct log_view {
+    struct state *state;    // of all records, signed or not; whoever takes it sets it to NULL
+    struct replay replay;   // where its last segment stands
+    struct log_aside aside; // what lay beyond the last record and was moved to a side file
+    // What the keeper needs to open it:
+    struct merkle_edge edge;                    // at the segment in which the head ends
+    struct merkle_hash proof[MERKLE_PROOF_MAX]; // from the token's head to this
+    size_t proof_length;
+    bool full; // the disk is
+};
+
+// Reads the log up to and beyond `head` (NULL: nothing is signed); `token_size` is the size of the
+// token's head when that is older, else 0.
+int log_read(struct log *log, const struct checkpoint *head, uint64_t token_size,
+             struct log_view *view, struct error *err);
+void log_view_clear(struct log_view *view);
+
+// ---- on the event loop ----
+
+// The log goes on from what was read; takes what it needs out of `view`.
+void log_take(struct log *log, struct log_view *view);
 
 uint64_t log_size(const struct log *log);           // leaves signed
 struct merkle_hash log_root(const struct log *log); // of those
-uint64_t log_segment_first(
-    const struct log *log); // index of the first record of the segment that is appended to
+struct merkle_edge log_edge(const struct log *log); // of those
 
-// The tree's right edge at `size` leaves, and a consistency proof between two signed sizes (see
-// merkle.h).
-int log_edge(struct log *log, uint64_t size, struct merkle_edge *edge, struct error *err);
-int log_prove_consistency(struct log *log, uint64_t old_size, uint64_t new_size,
-                          struct merkle_hash *proof, size_t *length, struct error *err);
+// Whether the segment is to be closed, once `more` bytes are appended to it.
+bool log_is_due(const struct log *log, size_t more, int64_t now_us);
 
-// Goes through the records that are in the segment but not signed yet, in order: each call gives
-// the next. Returns 1, 0 at the end, -1 with `err`. log_signed starts it anew.
-int log_next_unsigned(struct log *log, struct record *record, struct merkle_hash *leaf,
-                      struct error *err);
+// A job of the log's. `done` is called on the event loop, with NULL or why it failed.
+typedef void log_done_fn(void *context, const struct error *why);
 
-// Appends whole lines. On failure nothing more may be appended until log_read has looked at what is
-// there.
-int log_append(struct log *log, const char *lines, size_t length, struct error *err);
+// Appends whole lines, which must stay until `done`. `time_us` is the first one's. On failure
+// nothing more may be appended until the log was read again.
+int log_append(struct log *log, const char *lines, size_t length, int64_t time_us,
+               log_done_fn *done, void *context, struct error *err);
 
 // The head over `count` more leaves was signed: `note` is its checkpoint. The tree takes the
-// leaves; tiles that became full are written, and the checkpoint, unless one was written just
-// before. Fails when `note` is not of this tree.
+// leaves; the files follow. Fails when `note` is not of this tree.
 int log_signed(struct log *log, const struct merkle_hash *leaves, size_t count, const char *origin,
                const char *note, struct error *err);
 
-// The receipt of a signed record.
+// log.sealed is signed as the record before log_size: makes the next segment, and writes `snapshot`
+// (taken, freed; NULL: it was written before).
+int log_rotate(struct log *log, char *snapshot, size_t length, log_done_fn *done, void *context,
+               struct error *err);
+
+// The receipt of a signed record of the last batch.
 int log_receipt(struct log *log, uint64_t index, const char *note, char *receipt, size_t size,
                 size_t *length, struct error *err);
 
-// Writes what those who read from outside still lack: the latest checkpoint, and the tiles that are
-// not full yet. Call it soon after the last record, when nothing else waits.
-int log_publish(struct log *log, struct error *err);
+// Writes what those who read from outside still lack: tiles and the latest checkpoint. Call it soon
+// after the last record, when nothing else waits.
+void log_publish(struct log *log);
+
+// The disk was full: `done` says whether there is room again.
+int log_make_room(struct log *log, log_done_fn *done, void *context, struct error *err);
 
 #endif

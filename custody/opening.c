@@ -12,10 +12,38 @@
 
 #include "daemon.h"
 #include "keys.h"
+#include "requests.h"
 #include "say.h"
 
 #define RETRY_FIRST_S 1
 #define RETRY_LAST_S  10
+
+// A reading of the log in the disk's thread.
+struct reading {
+    struct opening *opening;
+    struct log *log;
+    struct keeper_status keeper; // as it was when this began
+    bool new_log;                // there is to be none yet
+    // What came of it:
+    bool failed;
+    struct error error;
+    bool empty; // there is neither a head nor a record
+    int found;  // 1 = a head
+    struct checkpoint head;
+    char note[NOTE_MAX];
+    uint64_t token_size; // of the token's head
+    struct log_view view;
+};
+
+// The next records of the tail, read in the disk's thread.
+struct tail {
+    struct opening *opening;
+    struct log *log;
+    bool failed;
+    struct error error;
+    size_t count;
+    struct record records[KEEPER_BATCH_MAX];
+};
 
 struct opening {
     struct daemon *daemon;
@@ -24,7 +52,10 @@ struct opening {
     struct keeper_blob *blobs; // in the token
     size_t blob_count;
     struct log_aside aside;
-    size_t resubmitted; // tail records that are being signed
+    struct log_aside refused; // records of the tail that are not carried on
+    bool full;                // the log's disk
+    const void *job;          // the reading or tail that is waited for; another one comes too late
+    size_t resubmitted;       // tail records that are being signed
     bool under_way;
     opening_done_fn *done; // of opening_empty_log
     void *done_context;
@@ -50,13 +81,30 @@ void opening_retry(struct opening *opening)
 
 static void fail(struct opening *opening, const struct error *why)
 {
-    say(LOG_ERR, "the log is not served: %s", why->message);
-    daemon_set_phase(opening->daemon, DAEMON_CLOSED, why->message);
+    stuck_begin(opening->daemon->stuck, why);
+    if (why->code == ERROR_DATA_LOSS) {
+        loss_enter(opening->daemon->loss, why);
+    } else {
+        say(LOG_ERR, "the log is not served: %s", why->message);
+        daemon_close(opening->daemon, why);
+    }
     opening_retry(opening);
     tell(opening, why);
 }
 
 // ---- 5. ready ----
+
+static void record_aside(struct daemon *daemon, struct log_aside *aside, const char *what)
+{
+    if (!aside->any)
+        return;
+    struct record recovered = {
+        .event = RECORD_LOG_RECOVERED, .offset = aside->offset, .length = aside->length};
+    memcpy(recovered.sha256, aside->sha256, sizeof(recovered.sha256));
+    snprintf(recovered.detail, sizeof(recovered.detail), "%s", what);
+    daemon_record(daemon, &recovered);
+    aside->any = false;
+}
 
 static void record_opened(struct opening *opening)
 {
@@ -72,16 +120,9 @@ static void record_opened(struct opening *opening)
         daemon_record(daemon, &policy);
     }
     daemon->started_recorded = true;
-    if (opening->aside.any) {
-        struct record recovered = {.event = RECORD_LOG_RECOVERED,
-                                   .offset = opening->aside.offset,
-                                   .length = opening->aside.length};
-        memcpy(recovered.sha256, opening->aside.sha256, sizeof(recovered.sha256));
-        snprintf(recovered.detail, sizeof(recovered.detail),
-                 "bytes that are no records were set aside");
-        daemon_record(daemon, &recovered);
-        opening->aside.any = false;
-    }
+    record_aside(daemon, &opening->aside, "bytes that are no records were set aside");
+    record_aside(daemon, &opening->refused,
+                 "records that nobody signed, with approvals that do not hold, were set aside");
 }
 
 static bool is_in_token(const struct opening *opening, const struct state_key *key)
@@ -105,16 +146,24 @@ static void finish_destructions(struct opening *opening)
     }
 }
 
-static void finish(struct opening *opening)
+void opening_go_on(struct opening *opening)
 {
     struct daemon *daemon = opening->daemon;
-    opening->under_way = false;
     opening->retry_s = RETRY_FIRST_S;
     daemon_set_phase(daemon, DAEMON_READY, "");
-    projection_begin(daemon->projection, daemon->state);
     record_opened(opening);
+    stuck_end(daemon->stuck);
     finish_destructions(opening);
     leases_watch(daemon->leases);
+}
+
+static void finish(struct opening *opening)
+{
+    opening->under_way = false;
+    if (opening->full)
+        stuck_wait_for_room(opening->daemon->stuck);
+    else
+        opening_go_on(opening);
 }
 
 // ---- 4. the tail ----
@@ -144,30 +193,130 @@ static enum keeper_action action_again(const struct record *record)
     }
 }
 
+static void read_tail(void *context)
+{
+    struct tail *tail = context;
+    tail->failed = log_files_next_unsigned(log_files(tail->log), tail->records, KEEPER_BATCH_MAX,
+                                           &tail->count, &tail->error) != 0;
+}
+
+// ---- 4a. what is not carried on ----
+
+// A cut of the tail in the disk's thread.
+struct cut {
+    struct opening *opening;
+    struct log *log;
+    uint64_t index;
+    bool failed;
+    struct error error;
+    struct log_aside aside;
+};
+
+static void cut_tail(void *context)
+{
+    struct cut *cut = context;
+    cut->failed = log_files_cut(log_files(cut->log), cut->index, &cut->aside, &cut->error) != 0;
+}
+
+static void on_cut(void *context)
+{
+    struct cut *cut = context;
+    struct opening *opening = cut->opening;
+    if (opening->job == cut) {
+        opening->job = NULL;
+        opening->refused = cut->aside;
+        if (cut->failed)
+            fail(opening, &cut->error);
+        else
+            opening_begin(opening);
+    }
+    free(cut);
+}
+
+// What somebody wrote into the file while the daemon was down approves nothing: record `index` and
+// what follows it is set aside, and the log read again.
+static void refuse_tail(struct opening *opening, uint64_t index, const struct error *why)
+{
+    struct error err;
+    struct cut *cut = calloc(1, sizeof(*cut));
+    say(LOG_ERR, "record %" PRIu64 ", which nobody signed, and what follows it is set aside: %s",
+        index, why->message);
+    commit_close(opening->daemon->commit, why);
+    error_set(&err, ERROR_RESOURCE_EXHAUSTED, "out of memory to set records aside");
+    if (cut != NULL) {
+        cut->opening = opening;
+        cut->log = opening->daemon->log;
+        cut->index = index;
+        opening->job = cut;
+        if (disk_do(opening->daemon->disk, "setting records aside", cut_tail, on_cut, cut, &err) ==
+            0)
+            return;
+        free(cut);
+    }
+    opening->job = NULL;
+    fail(opening, &err);
+}
+
+// The first record of the tail that may not be carried on: its place in `tail`, or the count.
+static size_t first_refused(struct opening *opening, const struct tail *tail, struct error *why)
+{
+    size_t i = 0;
+    while (i < tail->count && requests_check_again(opening->daemon, &tail->records[i], why) == 0)
+        i++;
+    return i;
+}
+
+static int resubmit(struct opening *opening, struct tail *tail, struct error *err)
+{
+    for (size_t i = 0; i < tail->count; i++) {
+        const struct record *record = &tail->records[i];
+        if (commit_resubmit(opening->daemon->commit, record, action_again(record), on_resubmitted,
+                            opening, err) != 0)
+            return -1;
+        opening->resubmitted++;
+    }
+    return 0;
+}
+
+static void on_tail(void *context)
+{
+    struct tail *tail = context;
+    struct opening *opening = tail->opening;
+    if (opening->job == tail) {
+        opening->job = NULL;
+        struct error why;
+        size_t good = tail->failed ? 0 : first_refused(opening, tail, &why);
+        if (!tail->failed && good < tail->count) {
+            refuse_tail(opening, tail->records[good].seq, &why);
+        } else if (tail->failed || resubmit(opening, tail, &tail->error) != 0) {
+            commit_close(opening->daemon->commit, &tail->error);
+            fail(opening, &tail->error);
+        } else if (tail->count == 0) {
+            finish(opening);
+        }
+    }
+    free(tail);
+}
+
 // Has the next records signed that stand in the log and are not; opening is finished when there are
 // none.
 static void resubmit_some(struct opening *opening)
 {
-    struct daemon *daemon = opening->daemon;
-    struct record record;
-    struct merkle_hash leaf;
     struct error err;
-    int more = 1;
-    while (opening->resubmitted < KEEPER_BATCH_MAX) {
-        more = log_next_unsigned(daemon->log, &record, &leaf, &err);
-        if (more == 1 && commit_resubmit(daemon->commit, &record, action_again(&record),
-                                         on_resubmitted, opening, &err) != 0)
-            more = -1;
-        if (more != 1)
-            break;
-        opening->resubmitted++;
+    struct tail *tail = calloc(1, sizeof(*tail));
+    if (tail == NULL) {
+        error_set(&err, ERROR_RESOURCE_EXHAUSTED, "out of memory to read the log");
+    } else {
+        tail->opening = opening;
+        tail->log = opening->daemon->log;
+        opening->job = tail;
+        if (disk_do(opening->daemon->disk, "reading the log", read_tail, on_tail, tail, &err) == 0)
+            return;
+        free(tail);
     }
-    if (more < 0) {
-        commit_close(daemon->commit, &err);
-        fail(opening, &err);
-    } else if (opening->resubmitted == 0) {
-        finish(opening);
-    }
+    opening->job = NULL;
+    commit_close(opening->daemon->commit, &err);
+    fail(opening, &err);
 }
 
 // ---- 3. the keeper's view of the log ----
@@ -199,51 +348,44 @@ static void on_log_opened(void *context, const struct keeper_reply *reply)
     resubmit_some(opening);
 }
 
-// Asks the keeper to open the log at the head `note` ("" when nothing is signed). `old_size` is the
-// token's head.
-static int ask_log_open(struct opening *opening, const char *note, uint64_t old_size,
-                        struct error *err)
+// Asks the keeper to open the log at the head that was found.
+static int ask_log_open(struct opening *opening, const struct reading *reading, struct error *err)
 {
-    struct daemon *daemon = opening->daemon;
     struct keeper_log_open *open = &opening->request.body.log_open;
-    struct merkle_edge edge;
-    size_t proof_length = 0;
+    const struct log_view *view = &reading->view;
     memset(&opening->request, 0, sizeof(opening->request));
-    open->first = log_segment_first(daemon->log);
-    snprintf(open->checkpoint, sizeof(open->checkpoint), "%s", note);
-    if (log_edge(daemon->log, open->first, &edge, err) != 0)
-        return -1;
-    open->edge_length = merkle_edge_length(open->first);
-    memcpy(open->edge, edge.hashes, open->edge_length * sizeof(edge.hashes[0]));
-    if (old_size > 0 && log_prove_consistency(daemon->log, old_size, log_size(daemon->log),
-                                              open->proof, &proof_length, err) != 0)
-        return -1;
-    open->proof_length = (uint32_t)proof_length;
-    return keeper_link_ask(daemon->link, &opening->request, KEEPER_LOG_OPEN, on_log_opened, opening,
-                           err);
+    open->first = view->edge.size;
+    if (reading->found == 1)
+        snprintf(open->checkpoint, sizeof(open->checkpoint), "%s", reading->note);
+    open->edge_length = merkle_edge_length(view->edge.size);
+    memcpy(open->edge, view->edge.hashes, open->edge_length * sizeof(view->edge.hashes[0]));
+    memcpy(open->proof, view->proof, view->proof_length * sizeof(view->proof[0]));
+    open->proof_length = (uint32_t)view->proof_length;
+    return keeper_link_ask(opening->daemon->link, &opening->request, KEEPER_LOG_OPEN, on_log_opened,
+                           opening, err);
 }
 
 // ---- 2. reading ----
 
 // The newest head that was signed: the token's or the checkpoint file's, whichever is larger.
 // Returns 1 with `head` and `note`, 0 when there is none, -1 with `err`. `*token_size` is the size
-// of the token's; 0 = none.
-static int find_head(struct daemon *daemon, struct checkpoint *head, char *note,
-                     uint64_t *token_size, struct error *err)
+// of the token's; 0 = none. In the disk's thread.
+static int find_head(struct log_files *files, const struct keeper_status *keeper,
+                     struct checkpoint *head, char *note, uint64_t *token_size, struct error *err)
 {
     struct note_key key;
     struct checkpoint in_token;
     *token_size = 0;
-    if (!daemon->keeper.initialised)
+    if (!keeper->initialised)
         return 0;
-    if (note_key_parse(&key, daemon->keeper.log_vkey, err) != 0)
+    if (note_key_parse(&key, keeper->log_vkey, err) != 0)
         return error_prefix(err, "the log key that the keeper names");
-    int found = log_read_checkpoint(daemon->log, &key, head, note, err);
+    int found = log_files_read_checkpoint(files, &key, head, note, err);
     if (found < 0)
         return -1;
-    if (!daemon->keeper.has_head)
+    if (!keeper->has_head)
         return found;
-    const char *token_note = daemon->keeper.head;
+    const char *token_note = keeper->head;
     if (checkpoint_open(&in_token, token_note, strlen(token_note), &key, err) != 0)
         return error_prefix(err, "the head in the token");
     *token_size = in_token.size;
@@ -270,45 +412,113 @@ static int check_token(const struct daemon *daemon, struct error *err)
     return 0;
 }
 
-static int read_log(struct opening *opening, struct error *err)
+static int read_files(struct reading *reading, struct error *err)
+{
+    struct log_files *files = log_files(reading->log);
+    if (log_files_open(files, err) != 0)
+        return -1;
+    if (!reading->new_log)
+        reading->found = find_head(files, &reading->keeper, &reading->head, reading->note,
+                                   &reading->token_size, err);
+    if (reading->found < 0)
+        return -1;
+    reading->empty = reading->found == 0 && !reading->new_log && log_files_is_empty(files, err);
+    if (reading->empty)
+        return 0;
+    bool behind = reading->found == 1 && reading->token_size < reading->head.size;
+    return log_read(reading->log, reading->found == 1 ? &reading->head : NULL,
+                    behind ? reading->token_size : 0, &reading->view, err);
+}
+
+static void read_in_thread(void *context)
+{
+    struct reading *reading = context;
+    reading->failed = read_files(reading, &reading->error) != 0;
+}
+
+static int take_log(struct opening *opening, struct reading *reading, struct error *err)
 {
     struct daemon *daemon = opening->daemon;
-    struct checkpoint head;
-    char note[NOTE_MAX];
-    uint64_t token_size;
-    struct state *state = state_new();
-    if (state == NULL)
-        return error_set(err, ERROR_RESOURCE_EXHAUSTED, "out of memory to read the log");
-    state_free(daemon->state);
-    daemon->state = state;
-    int found = find_head(daemon, &head, note, &token_size, err);
-    if (found < 0)
-        return -1;
-    if (found == 0 && log_is_empty(daemon->log, err)) {
+    if (reading->empty) {
         opening->under_way = false;
         daemon_set_phase(daemon, DAEMON_UNINITIALISED,
                          "this token was not initialised: run custodyctl token init");
         return 0;
     }
-    if (log_read(daemon->log, found == 1 ? &head : NULL, daemon->state, &opening->aside, err) !=
-            0 ||
-        check_token(daemon, err) != 0)
+    state_free(daemon->state);
+    daemon->state = reading->view.state;
+    reading->view.state = NULL;
+    log_take(daemon->log, &reading->view);
+    opening->full = reading->view.full;
+    if (reading->view.aside.any)
+        opening->aside = reading->view.aside;
+    if (!reading->new_log && check_token(daemon, err) != 0)
         return -1;
-    return ask_log_open(opening, found == 1 ? note : "",
-                        token_size < log_size(daemon->log) ? token_size : 0, err);
+    return ask_log_open(opening, reading, err);
+}
+
+static void on_read(void *context)
+{
+    struct reading *reading = context;
+    struct opening *opening = reading->opening;
+    if (opening->job == reading) {
+        opening->job = NULL;
+        if (reading->failed || take_log(opening, reading, &reading->error) != 0)
+            fail(opening, &reading->error);
+    }
+    log_view_clear(&reading->view);
+    free(reading);
+}
+
+static int read_log(struct opening *opening, bool new_log, struct error *err)
+{
+    struct daemon *daemon = opening->daemon;
+    struct reading *reading = calloc(1, sizeof(*reading));
+    if (reading == NULL)
+        return error_set(err, ERROR_RESOURCE_EXHAUSTED, "out of memory to read the log");
+    reading->opening = opening;
+    reading->log = daemon->log;
+    reading->keeper = daemon->keeper;
+    reading->new_log = new_log;
+    opening->job = reading;
+    if (disk_do(daemon->disk, "reading the log", read_in_thread, on_read, reading, err) == 0)
+        return 0;
+    opening->job = NULL;
+    free(reading);
+    return -1;
 }
 
 void opening_empty_log(struct opening *opening, opening_done_fn *done, void *context)
 {
-    struct daemon *daemon = opening->daemon;
     struct error err;
     opening->under_way = true;
     opening->done = done;
     opening->done_context = context;
-    if (log_read(daemon->log, NULL, daemon->state, &opening->aside, &err) == 0 &&
-        ask_log_open(opening, "", 0, &err) == 0)
+    if (read_log(opening, true, &err) != 0)
+        fail(opening, &err);
+}
+
+// The token's head as it is now: the last status may be seconds old.
+static void on_fresh_status(void *context, const struct keeper_reply *reply)
+{
+    struct opening *opening = context;
+    struct error err;
+    if (reply == NULL || !opening->under_way)
         return;
-    fail(opening, &err);
+    if (reply->error.code != ERROR_OK) {
+        fail(opening, &reply->error);
+        return;
+    }
+    opening->daemon->keeper = reply->body.status;
+    if (read_log(opening, false, &err) != 0)
+        fail(opening, &err);
+}
+
+static int ask_status(struct opening *opening, struct error *err)
+{
+    memset(&opening->request, 0, sizeof(opening->request));
+    return keeper_link_ask(opening->daemon->link, &opening->request, KEEPER_STATUS, on_fresh_status,
+                           opening, err);
 }
 
 // ---- 1. the blobs ----
@@ -337,7 +547,7 @@ static void on_list(void *context, const struct keeper_reply *reply)
     memcpy(opening->blobs + opening->blob_count, list->blobs, list->count * sizeof(*grown));
     opening->blob_count = count;
     bool more = list->count > 0 && count < list->total;
-    if ((more ? ask_list(opening, &err) : read_log(opening, &err)) != 0)
+    if ((more ? ask_list(opening, &err) : ask_status(opening, &err)) != 0)
         fail(opening, &err);
 }
 
@@ -353,12 +563,18 @@ void opening_begin(struct opening *opening)
 {
     struct error err, why;
     opening_cancel(opening);
+    if (disk_is_hanging(opening->daemon->disk, &why)) {
+        daemon_close(opening->daemon, &why); // begins when it is back
+        return;
+    }
     error_set(&why, ERROR_UNAVAILABLE, "the log is being read");
     commit_close(opening->daemon->commit, &why);
     opening->under_way = true;
     opening->blob_count = 0;
     opening->resubmitted = 0;
-    daemon_set_phase(opening->daemon, DAEMON_CLOSED, why.message);
+    // Why it stopped stays to be seen until it goes on.
+    if (!stuck_is_on(opening->daemon->stuck) && opening->daemon->phase != DAEMON_SEALED)
+        daemon_close(opening->daemon, &why);
     if (ask_list(opening, &err) != 0)
         fail(opening, &err);
 }
@@ -367,8 +583,10 @@ void opening_cancel(struct opening *opening)
 {
     struct error why;
     opening->under_way = false;
+    opening->job = NULL;
     event_del(opening->retry);
-    error_set(&why, ERROR_UNAVAILABLE, "the keeper was lost while the log was opened");
+    stuck_stop_waiting(opening->daemon->stuck);
+    error_set(&why, ERROR_UNAVAILABLE, "the opening of the log was given up: ask again");
     tell(opening, &why);
 }
 

@@ -19,7 +19,9 @@ void opening_free(struct opening *opening);
 void opening_begin(struct opening *opening);
 // Begins after a while: something failed just now.
 void opening_retry(struct opening *opening);
-// Gives up what is under way: the keeper is gone.
+// The log is open, and its disk has room again: service begins.
+void opening_go_on(struct opening *opening);
+// Gives up what is under way: the keeper is gone, or the disk hangs.
 void opening_cancel(struct opening *opening);
 
 // The same from the middle, for a token that was just initialised: opens the empty log, then calls

@@ -10,6 +10,7 @@
 #include "error.h"
 #include "listener.h"
 #include "record.h"
+#include "state.h"
 
 // A request that is being served. Allocated by service_request, freed by the call_… function that
 // answers it.
@@ -19,7 +20,8 @@ struct call {
     uint64_t id;
     const char *name; // of the request, "ReleaseKey"
     struct record_actor actor;
-    struct record record; // the one that the request leads to, as far as it is filled in
+    struct record record;       // the one that the request leads to, as far as it is filled in
+    struct state_key destroyed; // the generation that is destroyed: the state may forget it
 };
 
 // The listener's handlers; the context is the daemon.

@@ -189,9 +189,11 @@ static void find_warnings(const struct daemon *daemon, struct warnings *warnings
              daemon->keeper.leftovers);
     if (daemon->keeper.token.weak)
         warn(warnings, "the token gives away keys that it should keep");
-    if (strcmp(daemon->keeper.token.manufacturer, "SoftHSM project") == 0)
-        warn(warnings, "this token is a folder: restoring an older copy of it together with the "
-                       "log goes unnoticed");
+    if (daemon->keeper.restore == KEEPER_RESTORE_UNNOTICED)
+        warn(warnings, "this token keeps its objects in files: restoring an older copy of them "
+                       "together with the log goes unnoticed");
+    if (daemon->config->approvals_by_uid)
+        warn(warnings, "operators approve by their uid alone: whoever is root is every operator");
     projection_warning(daemon->projection, projection);
     if (projection[0] != '\0')
         warn(warnings, "%s", projection);
@@ -205,6 +207,13 @@ static uint64_t head_size(const struct daemon *daemon)
         checkpoint_open(&head, daemon->keeper.head, strlen(daemon->keeper.head), &key, NULL) != 0)
         return 0;
     return head.size;
+}
+
+// Records that are signed and that the head in the token does not cover.
+static uint64_t head_lag(const struct daemon *daemon)
+{
+    uint64_t size = log_size(daemon->log), head = head_size(daemon);
+    return daemon->phase == DAEMON_READY && size > head ? size - head : 0;
 }
 
 static uint32_t live_keys(const struct state *state)
@@ -246,6 +255,11 @@ void token_service_status(struct call *call)
     status.keys = live_keys(daemon->state);
     status.started_us = daemon->started_us;
     status.head_size = head_size(daemon);
+    status.head_lag = head_lag(daemon);
+    status.head_interval_ms = daemon->keeper.head_interval_ms;
+    status.restore_unnoticed = daemon->keeper.restore == KEEPER_RESTORE_UNNOTICED;
+    status.sealed = daemon->phase == DAEMON_SEALED;
+    status.approvals = (char *)(daemon->config->approvals_by_uid ? "uids" : "signatures");
     status.n_warnings = warnings.count;
     status.warnings = warnings.pointers;
     response.body_case = CUSTODY__V1__RESPONSE__BODY_STATUS;

@@ -73,9 +73,20 @@ bool action_changes(enum keeper_action action)
     return action == KEEPER_ACTION_ADOPT || action == KEEPER_ACTION_DESTROY;
 }
 
-bool action_needs_head(enum keeper_action action)
+bool action_needs_head(enum record_event event)
 {
-    return action == KEEPER_ACTION_INIT || action == KEEPER_ACTION_DESTROY;
+    switch (event) {
+    case RECORD_TOKEN_INITIALISED:
+    case RECORD_POLICY_LOADED:
+    case RECORD_KEY_REVOKED:
+    case RECORD_KEY_DESTROYING:
+    case RECORD_APPROVAL_REQUESTED:
+    case RECORD_APPROVAL_GIVEN:
+    case RECORD_LOG_LOSS_ACCEPTED:
+        return true;
+    default:
+        return false;
+    }
 }
 
 // Unseals the record's key into the seal's buffer, and makes sure that it is the one the record
@@ -187,7 +198,13 @@ static int adopt(struct vault *vault, const struct record *record, struct error 
     seal_wipe(vault->seal);
     if (done != 0 || again)
         return done;
-    return blobs_adopt(vault->blobs, record->key, record->generation, err);
+    if (blobs_adopt(vault->blobs, record->key, record->generation, err) == 0 ||
+        blobs_find(vault->blobs, record->key, record->generation, true) != NULL)
+        return 0; // what was not removed besides is a leftover
+    // Not this key's fault but the token's: it can be done later.
+    if (err != NULL)
+        err->code = ERROR_UNAVAILABLE;
+    return -1;
 }
 
 int action_perform(struct vault *vault, struct pace *pace, int64_t now_us,

@@ -175,6 +175,14 @@ size_t blobs_adopted(const struct blobs *blobs)
     return adopted;
 }
 
+size_t blobs_named(const struct blobs *blobs)
+{
+    size_t named = 0;
+    for (size_t i = 0; i < blobs->count; i++)
+        named += blobs->list[i].key[0] != '\0';
+    return named;
+}
+
 const struct blob *blobs_find(const struct blobs *blobs, const char *key, uint64_t generation,
                               bool adopted)
 {

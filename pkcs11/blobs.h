@@ -37,6 +37,8 @@ size_t blobs_count(const struct blobs *blobs);
 const struct blob *blobs_at(const struct blobs *blobs, size_t index);
 // How many are adopted and whole; all others are leftovers.
 size_t blobs_adopted(const struct blobs *blobs);
+// How many bear a key's name, whole or not.
+size_t blobs_named(const struct blobs *blobs);
 
 // The one of that name, or NULL. A pointer is good until the store changes.
 const struct blob *blobs_find(const struct blobs *blobs, const char *key, uint64_t generation,

@@ -130,8 +130,11 @@ int keys_find(struct token *token, struct keys *keys, struct error *err)
         if (find_one(token, role, CKO_PUBLIC_KEY, public_handle, err) != 0)
             return -1;
         if (*public_handle != CK_INVALID_HANDLE &&
-            keys_read_public(token, *public_handle, keys->public_key[role], err) != 0)
-            return -1;
+            keys_read_public(token, *public_handle, keys->public_key[role], err) != 0) {
+            if (err->code != ERROR_DATA_LOSS)
+                return -1;
+            keys->torn = true;
+        }
     }
     copy_kek(token, keys);
     return 0;
@@ -143,7 +146,7 @@ bool keys_complete(const struct keys *keys)
         if (keys->handle[role] == CK_INVALID_HANDLE ||
             (signs(role) && keys->public_handle[role] == CK_INVALID_HANDLE))
             return false;
-    return true;
+    return !keys->torn;
 }
 
 static int generate_secret(struct token *token, enum keys_role role, CK_BBOOL on_token,
@@ -226,26 +229,21 @@ int keys_generate(struct token *token, enum keys_role role, bool on_token, CK_OB
     return generate_secret(token, role, stays, key, err);
 }
 
-// Half a key pair is what a crash in C_GenerateKeyPair leaves: nothing was signed with it yet, so
-// it goes.
-static int remove_half(struct token *token, CK_OBJECT_HANDLE *half, struct error *err)
+static int remove_key(struct token *token, CK_OBJECT_HANDLE *key, struct error *err)
 {
-    if (*half == CK_INVALID_HANDLE)
+    if (*key == CK_INVALID_HANDLE)
         return 0;
-    if (object_destroy(token, *half, err) != 0)
+    if (object_destroy(token, *key, err) != 0)
         return -1;
-    *half = CK_INVALID_HANDLE;
+    *key = CK_INVALID_HANDLE;
     return 0;
 }
 
 int keys_create(struct token *token, struct keys *keys, struct error *err)
 {
     for (int role = 0; role < KEYS_ROLES; role++) {
-        if (keys->handle[role] != CK_INVALID_HANDLE &&
-            (!signs(role) || keys->public_handle[role] != CK_INVALID_HANDLE))
-            continue;
-        if (remove_half(token, &keys->handle[role], err) != 0 ||
-            remove_half(token, &keys->public_handle[role], err) != 0 ||
+        if (remove_key(token, &keys->handle[role], err) != 0 ||
+            remove_key(token, &keys->public_handle[role], err) != 0 ||
             keys_generate(token, role, true, &keys->handle[role], &keys->public_handle[role],
                           err) != 0)
             return -1;

@@ -25,6 +25,7 @@ struct keys {
     CK_OBJECT_HANDLE unsealing; // the KEK's copy in the session, to decrypt with; the KEK itself
                                 // where the token makes none
     uint8_t public_key[KEYS_ROLES][32]; // Ed25519; of the signing keys
+    bool torn;                          // a crash left a public key without its point
 };
 
 // "custody-kek-1"
@@ -34,7 +35,8 @@ const char *keys_label(enum keys_role role);
 int keys_find(struct token *token, struct keys *keys, struct error *err);
 // Whether all are there.
 bool keys_complete(const struct keys *keys);
-// Makes those that are missing.
+// Makes all of them, in the place of those that are there: what a crash has left of making them may
+// look whole and not work. For a token that has signed and sealed nothing with them.
 int keys_create(struct token *token, struct keys *keys, struct error *err);
 
 // The template that a key of this role is made with; for session objects too, so that the probe

@@ -121,13 +121,32 @@ static int replace_object(int token, const char *data, size_t length)
     return fsync(token);
 }
 
-// Whether the token in this folder lost its token.object, or has an empty one.
+// Whether a file holds nothing but zeros: a power cut may keep a file's new length without its
+// bytes.
+static bool is_zeros(int token, const char *name)
+{
+    char data[OBJECT_MAX];
+    int fd = openat(token, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return false;
+    ssize_t got;
+    do
+        got = read(fd, data, sizeof(data));
+    while (got < 0 && errno == EINTR);
+    close(fd);
+    for (ssize_t i = 0; i < got; i++)
+        if (data[i] != 0)
+            return false;
+    return got > 0;
+}
+
+// Whether the token in this folder lost its token.object, or has one without content.
 static bool is_emptied(int token)
 {
     struct stat info;
     if (fstatat(token, OBJECT, &info, AT_SYMLINK_NOFOLLOW) != 0)
         return errno == ENOENT;
-    return S_ISREG(info.st_mode) && info.st_size == 0;
+    return S_ISREG(info.st_mode) && (info.st_size == 0 || is_zeros(token, OBJECT));
 }
 
 // Returns 1 when the token in folder `name` was mended, 0 when it needed nothing or has no copy, -1

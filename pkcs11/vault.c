@@ -57,6 +57,7 @@ void vault_status(const struct vault *vault, struct keeper_status *status)
     status->blobs = (uint32_t)blobs_adopted(vault->blobs);
     status->leftovers = (uint32_t)blobs_count(vault->blobs) - status->blobs;
     status->token = *token_describe(vault->token);
+    status->restore = token_restore(vault->token);
     snprintf(status->suite, sizeof(status->suite), "%s",
              sealed_suite_name(seal_suite(vault->seal)));
     if (vault->initialised) {
@@ -90,9 +91,8 @@ int vault_init(struct vault *vault, struct error *err)
                          "token '%s' is in use: it remembers a log of %" PRIu64
                          " records; initialise another token instead",
                          label, vault->head.checkpoint.size);
-    if (vault->initialised)
-        return 0;
-    if (vault->head.objects > 0 || blobs_count(vault->blobs) > 0)
+    // An object without a name is a leftover of the probe's, and no sealed key.
+    if (vault->head.objects > 0 || blobs_named(vault->blobs) > 0)
         return error_set(err, ERROR_DATA_LOSS,
                          "token '%s' holds sealed keys or a log's head, but not every key that "
                          "they need: restore the token, do not initialise it",
@@ -104,6 +104,8 @@ int vault_init(struct vault *vault, struct error *err)
             return error_set(err, ERROR_FAILED_PRECONDITION,
                              "token '%s' cannot be used: %s: %s (custodyctl token probe shows all)",
                              label, probe.checks[i].name, probe.checks[i].detail);
+    // Keys that are there already are what an initialisation left that was never recorded.
+    vault->initialised = false;
     if (keys_create(vault->token, &vault->keys, err) != 0)
         return -1;
     return take_keys(vault, err);

@@ -508,6 +508,57 @@ static void test_loss(void)
     state_free(state);
 }
 
+// ---- texts that a snapshot holds ----
+
+// What would make two states' texts alike, or a text that cannot be read, is in no state.
+static void test_words(void)
+{
+    static const char *const bad[] = {"a b", "a\nkey x", "a\x7f", "-"};
+    struct state *state = state_new();
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        struct record r = next_record(state, RECORD_TOKEN_INITIALISED);
+        strcpy(r.log_vkey, bad[i]);
+        refused(state, &r, "log_vkey");
+        r = next_record(state, RECORD_TOKEN_INITIALISED);
+        strcpy(r.host_vkey, bad[i]);
+        refused(state, &r, "host_vkey");
+    }
+    state_free(state);
+    state = example();
+    struct record r = next_record(state, RECORD_LOG_KEY_CHANGED);
+    strcpy(r.log_vkey, bad[1]);
+    refused(state, &r, "log_vkey");
+    r = request_record(state, ID_1);
+    must(state, &r);
+    r = approval_record(state, ID_1, "ann\napproval - 0 bob", "", 1);
+    refused(state, &r, "operator");
+    state_free(state);
+}
+
+static void test_snapshot_of_odd_names(void)
+{
+    struct state *state = example();
+    size_t length, again_length;
+    struct record r = request_record(state, ID_1);
+    must(state, &r);
+    r = approval_record(state, ID_1, "-", "", 1);
+    must(state, &r);
+    r = approval_record(state, ID_1, " ann of\xc3\xa9  ", "", 2);
+    must(state, &r);
+    char *text = snapshot_format(state, &length, NULL);
+    struct state *read = snapshot_parse(text, length, NULL);
+    CU_ASSERT_PTR_NOT_NULL_FATAL(read);
+    char *again = snapshot_format(read, &again_length, NULL);
+    CU_ASSERT_STRING_EQUAL(text, again);
+    char *host = strstr(text, "\nhost alpha\n");
+    memcpy(host, "\nhost Alpha\n", 12);
+    CU_ASSERT_PTR_NULL(snapshot_parse(text, length, NULL));
+    free(text);
+    free(again);
+    state_free(read);
+    state_free(state);
+}
+
 // ---- digests, and what is forgotten ----
 
 static void test_digests(void)
@@ -668,6 +719,8 @@ int main(void)
         {"approvals by signature", test_approvals},
         {"approvals by uid", test_approvals_by_uid},
         {"an accepted loss", test_loss},
+        {"what a snapshot could not hold", test_words},
+        {"a snapshot of odd names", test_snapshot_of_odd_names},
         {"digests of the state", test_digests},
         {"what is forgotten", test_forgetting},
         {"random records", test_random},
