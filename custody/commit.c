@@ -192,6 +192,10 @@ static void note_clock(struct commit *commit)
     }
     if (commit->clock_stepped)
         return;
+    // The keeper takes the records of an accepted loss alone: the clock is mentioned after them.
+    const struct pending *first = STAILQ_FIRST(&commit->queue);
+    if (first != NULL && first->record.operation == OPERATION_ACCEPT_LOSS)
+        return;
     commit->clock_stepped = true;
     struct pending *pending = calloc(1, sizeof(*pending));
     if (pending == NULL)

@@ -79,10 +79,13 @@ static void on_keeper_lost(void *context, const struct error *why)
 {
     struct daemon *daemon = context;
     char message[ERROR_MESSAGE_MAX];
+    struct error hangs;
     snprintf(message, sizeof(message), "the keeper is gone: %.400s", why->message);
     opening_cancel(daemon->opening);
     commit_close(daemon->commit, why);
-    daemon_set_phase(daemon, DAEMON_CLOSED, message);
+    // A disk that hangs takes the keeper along; then it is the disk that people have to look at.
+    if (!disk_is_hanging(daemon->disk, &hangs))
+        daemon_set_phase(daemon, DAEMON_CLOSED, message);
     stop_if_done(daemon);
 }
 
@@ -103,13 +106,6 @@ static void ask_status(struct daemon *daemon)
         projection_refresh(daemon->projection, daemon->state);
     if (daemon->phase == DAEMON_READY && !daemon->stopping)
         commit_look_at_age(daemon->commit);
-}
-
-static void on_status_timer(evutil_socket_t fd, short what, void *context)
-{
-    (void)fd;
-    (void)what;
-    ask_status(context);
 }
 
 // ---- log ----
@@ -136,6 +132,26 @@ static void on_commit_closed(void *context, const struct error *why)
         opening_retry(daemon->opening);
     }
     stop_if_done(daemon);
+}
+
+static void on_looked(void *context, const struct error *why)
+{
+    struct daemon *daemon = context;
+    if (why == NULL || !commit_is_open(daemon->commit))
+        return;
+    say(LOG_ERR, "the log takes no more records: %s", why->message);
+    opening_cancel(daemon->opening);
+    commit_close(daemon->commit, why);
+    on_commit_closed(daemon, why);
+}
+
+static void on_status_timer(evutil_socket_t fd, short what, void *context)
+{
+    struct daemon *daemon = context;
+    (void)fd;
+    (void)what;
+    ask_status(daemon);
+    log_look(daemon->log, on_looked, daemon);
 }
 
 // Goes on with a stop: what is in flight is answered and recorded, then daemon.stopped is, and when

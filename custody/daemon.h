@@ -40,7 +40,7 @@ struct daemon {
     struct keeper_status keeper; // as it said last
     struct disk *disk;
     struct log *log;
-    struct state *state; // never NULL; replaced when the log is read again
+    struct state *state;           // never NULL; replaced when the log is read again
     struct projection *projection; // of the state, for others to read
     struct commit *commit;
     struct opening *opening;

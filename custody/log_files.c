@@ -81,7 +81,8 @@ static int lock_folder(struct log_files *files, struct error *err)
     bool make = !files->was_open;
     files->dir_fd = open_folder(AT_FDCWD, files->dir, make);
     if (files->dir_fd < 0 || (files->log_fd = open_folder(files->dir_fd, "log", make)) < 0)
-        return error_set(err, ERROR_UNAVAILABLE, "audit log %s: %s", files->dir, strerror(errno));
+        return error_set(err, errno == ENOENT ? ERROR_NOT_FOUND : ERROR_UNAVAILABLE,
+                         "audit log %s: %s", files->dir, strerror(errno));
     if (flock(files->dir_fd, LOCK_EX | LOCK_NB) != 0)
         return error_set(err, ERROR_UNAVAILABLE, "audit log %s: %s", files->dir,
                          errno == EWOULDBLOCK ? "another custodyd writes it" : strerror(errno));
@@ -244,7 +245,7 @@ static void say_where_it_is(const struct log_files *files, struct error *err)
         return;
     snprintf(message, sizeof(message), "%s", err->message);
     error_set(err, ERROR_DATA_LOSS,
-              "%.250s; the file that was deleted is still open: cp /proc/%d/fd/%d "
+              "%.250s" LOG_FILES_STILL_OPEN ": cp /proc/%d/fd/%d "
               "%.100s/log/%012" PRIu64 ".jsonl brings it back while this custodyd runs",
               message, (int)getpid(), files->fd, files->dir, files->first);
 }
@@ -506,6 +507,14 @@ int log_files_append(struct log_files *files, const char *lines, size_t length, 
     files->end += length;
     files->broken = false;
     return 0;
+}
+
+int log_files_look(struct log_files *files, struct error *err)
+{
+    if (files->broken || check_segment(files, err) == 0)
+        return 0;
+    files->broken = true;
+    return -1;
 }
 
 bool log_files_are_full(const struct log_files *files)

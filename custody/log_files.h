@@ -25,12 +25,15 @@
 
 struct log_files; // opaque
 
+// How a message goes on that tells how to bring a deleted segment back.
+#define LOG_FILES_STILL_OPEN "; the file that was deleted is still open"
+
 struct log_files *log_files_new(const char *dir, struct error *err);
 void log_files_free(struct log_files *files);
 
 // Locks the log: one writer at a time. Makes the folders that are missing, but only the first time.
 // Later it does nothing as long as the folders are those that it opened, and otherwise opens anew
-// what stands under their names.
+// what stands under their names. ERROR_NOT_FOUND where one is missing.
 int log_files_open(struct log_files *files, struct error *err);
 
 // See log.h.
@@ -65,6 +68,9 @@ int log_files_drop_checkpoint(struct log_files *files, struct error *err);
 // Appends whole lines to the last segment, which must be the file that it was. After a failure
 // nothing more is appended until the log was read again.
 int log_files_append(struct log_files *files, const char *lines, size_t length, struct error *err);
+// Whether the last segment still is the file that it was. Nothing is said of one that cannot be
+// appended to anyway.
+int log_files_look(struct log_files *files, struct error *err);
 // Why the last append failed: the disk, or a quota, is full.
 bool log_files_are_full(const struct log_files *files);
 // Whether there is room again.

@@ -12,7 +12,7 @@
 #include "say.h"
 #include "survey.h"
 
-#define BATCH (APPROVALS_NEEDED + 2) // the request, the approvals, log.loss-accepted
+#define BATCH SURVEY_ATTEMPT
 
 // Work on the log's files in the disk's thread: a survey, or making ready to go on.
 struct work {
@@ -34,6 +34,7 @@ struct loss {
     struct daemon *daemon;
     const struct work *work; // that is waited for; another one comes too late
     struct survey survey;
+    char hint[ERROR_MESSAGE_MAX]; // how to bring back what is missing; "" = not known
     struct record requested; // what is to be approved
     struct request request;  // the same, with who has approved
     struct record given[APPROVALS_MAX];
@@ -142,7 +143,29 @@ static void take_survey(struct loss *loss, const struct work *work)
     make_request(loss, work->has_head ? &work->head : NULL);
 }
 
+// Whether the records of an attempt that stand in the log, which nobody signed yet, are operators'
+// own: anybody who can write the file may have made them. (A uid alone proves nothing of that.)
+static bool attempt_holds(const struct loss *loss)
+{
+    const struct survey *survey = &loss->survey;
+    const struct record *one = &survey->attempted[1], *other = &survey->attempted[2];
+    const struct config *config = loss->daemon->config;
+    struct error err;
+    return survey->attempt == BATCH &&
+           strcmp(survey->attempted[0].request_id, loss->request.id) == 0 &&
+           strcmp(one->operator_name, other->operator_name) != 0 &&
+           requests_check_signed(config, &loss->requested, one, &err) == 0 &&
+           requests_check_signed(config, &loss->requested, other, &err) == 0;
+}
+
 static void carry_on(struct loss *loss);
+
+static void say_sealed(const struct loss *loss)
+{
+    char message[ERROR_MESSAGE_MAX];
+    snprintf(message, sizeof(message), "%.300s%.200s", loss->survey.what, loss->hint);
+    daemon_set_phase(loss->daemon, DAEMON_SEALED, message);
+}
 
 static void on_surveyed(void *context)
 {
@@ -157,10 +180,10 @@ static void on_surveyed(void *context)
     } else if (!late) {
         take_survey(loss, work);
         if (loss->survey.what[0] != '\0')
-            daemon_set_phase(daemon, DAEMON_SEALED, loss->survey.what);
+            say_sealed(loss);
         // The loss was accepted, and a crash came before the token remembered it: the records that
         // stand in the log bear the signatures.
-        if (loss->survey.attempt == BATCH && !daemon->config->approvals_by_uid)
+        if (attempt_holds(loss))
             carry_on(loss);
     }
     work_free(work);
@@ -169,6 +192,9 @@ static void on_surveyed(void *context)
 void loss_enter(struct loss *loss, const struct error *why)
 {
     struct error err;
+    // Only who has the file open knows that, and a survey has not.
+    const char *hint = strstr(why->message, LOG_FILES_STILL_OPEN);
+    snprintf(loss->hint, sizeof(loss->hint), "%s", hint != NULL ? hint : "");
     // While it stays sealed, what was found before is the better message until the next look ends.
     if (loss->daemon->phase != DAEMON_SEALED)
         daemon_set_phase(loss->daemon, DAEMON_SEALED, why->message);
@@ -443,7 +469,7 @@ static void carry_on(struct loss *loss)
     struct work *work = work_new(loss, &err);
     if (work != NULL) {
         work->survey = loss->survey;
-        work->complete = loss->survey.attempt == BATCH && !loss->daemon->config->approvals_by_uid;
+        work->complete = attempt_holds(loss);
         if (work_start(loss, work, prepare_in_thread, on_prepared, &err) == 0)
             return;
     }

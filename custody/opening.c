@@ -163,6 +163,7 @@ void opening_go_on(struct opening *opening)
     daemon_set_phase(daemon, DAEMON_READY, "");
     record_opened(opening);
     stuck_end(daemon->stuck);
+    projection_begin(daemon->projection, daemon->state);
     finish_destructions(opening);
     leases_watch(daemon->leases);
 }
@@ -426,8 +427,11 @@ static int check_token(const struct daemon *daemon, struct error *err)
 static int read_files(struct reading *reading, struct error *err)
 {
     struct log_files *files = log_files(reading->log);
-    if (log_files_open(files, err) != 0)
+    if (log_files_open(files, err) != 0) {
+        if (err->code == ERROR_NOT_FOUND && reading->keeper.has_head)
+            err->code = ERROR_DATA_LOSS;
         return -1;
+    }
     if (!reading->new_log)
         reading->found = find_head(files, &reading->keeper, &reading->head, reading->note,
                                    &reading->token_size, err);

@@ -271,19 +271,25 @@ void requests_approve(struct call *call, const Custody__V1__Approve *approve)
 
 // ---- after a crash ----
 
-static int check_given_again(struct daemon *daemon, const struct record *given, struct error *err)
+int requests_check_signed(const struct config *config, const struct record *requested,
+                          const struct record *given, struct error *err)
 {
-    struct record requested;
     if (given->signature[0] == '\0')
         return error_set(err, ERROR_DATA_LOSS,
                          "operator %s's approval bears no signature: a file that was written to "
                          "while the daemon was down proves nothing of it",
                          given->operator_name);
-    const char *name = operators_name(daemon->config->pinned, given->operator_key);
+    const char *name = operators_name(config->pinned, given->operator_key);
     if (name == NULL || strcmp(name, given->operator_name) != 0)
         return error_set(err, ERROR_DATA_LOSS,
                          "it bears an approval by a key that is not operator %s's",
                          given->operator_name);
+    return approval_verify(requested, given, err);
+}
+
+static int check_given_again(struct daemon *daemon, const struct record *given, struct error *err)
+{
+    struct record requested;
     // What was carried out in the same tail is no longer open: it stands in the log.
     const struct request *open =
         request_list_find(state_requests(daemon->state), given->request_id);
@@ -292,7 +298,7 @@ static int check_given_again(struct daemon *daemon, const struct record *given, 
     else if (survey_find_request(daemon->config->audit_dir, given->request_id, &requested, err) !=
              0)
         return -1;
-    return approval_verify(&requested, given, err);
+    return requests_check_signed(daemon->config, &requested, given, err);
 }
 
 int requests_check_again(struct daemon *daemon, const struct record *record, struct error *err)

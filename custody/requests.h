@@ -20,6 +20,11 @@ int requests_identify(const struct config *config, const struct record *requeste
                       const struct record_actor *actor, const char *signature, struct record *given,
                       struct error *err);
 
+// Whether an approval record bears a signature over `requested` by the pinned key of the operator
+// that it names.
+int requests_check_signed(const struct config *config, const struct record *requested,
+                          const struct record *given, struct error *err);
+
 // Whether a record that stands in the log but was never signed may be carried on as far as
 // approvals go: after a crash it may be anybody's who could write the file.
 int requests_check_again(struct daemon *daemon, const struct record *record, struct error *err);

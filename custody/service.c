@@ -139,6 +139,8 @@ static int check_phase(const struct daemon *daemon, const struct kind *kind, str
         return kind->before_tokens
                    ? 0
                    : error_set(err, ERROR_FAILED_PRECONDITION, "%s", daemon->phase_message);
+    if (disk_is_hanging(daemon->disk, err))
+        return -1;
     // Why the keeper is not there is known best by its link, which saw it end.
     if (!keeper_link_ready(daemon->link))
         return error_set(err, ERROR_UNAVAILABLE, "the keeper is not ready: %s",

@@ -89,9 +89,7 @@ struct going {
     struct state *state;
     struct merkle_edge edge;
     struct merkle_hash root_there; // at the remembered size, where the log is as long
-    // Of the attempt that may stand at the end.
-    struct merkle_edge before;
-    char attempt_id[RECORD_REQUEST_MAX + 1];
+    struct merkle_edge before;     // the attempt that may stand at the end
     // The tiles' word: level 0, the one that is being compared.
     uint64_t tile;
     unsigned tile_width; // hashes that it has; 0 = none
@@ -175,17 +173,17 @@ static void follow_attempt(struct going *going, const struct record *record,
 {
     static const enum record_event next[] = {RECORD_APPROVAL_GIVEN, RECORD_APPROVAL_GIVEN,
                                              RECORD_LOG_LOSS_ACCEPTED};
-    unsigned *attempt = &going->survey->attempt;
+    struct survey *survey = going->survey;
     if (is_attempt(going, record)) {
-        *attempt = 1;
+        survey->attempt = 0;
         going->before = *before;
-        memcpy(going->attempt_id, record->request_id, sizeof(going->attempt_id));
-    } else if (*attempt > 0 && *attempt < 4 && record->event == next[*attempt - 1] &&
-               strcmp(record->request_id, going->attempt_id) == 0) {
-        ++*attempt;
-    } else {
-        *attempt = 0;
+    } else if (survey->attempt == 0 || survey->attempt == SURVEY_ATTEMPT ||
+               record->event != next[survey->attempt - 1] ||
+               strcmp(record->request_id, survey->attempted[0].request_id) != 0) {
+        survey->attempt = 0;
+        return;
     }
+    survey->attempted[survey->attempt++] = *record;
 }
 
 static int take_line(void *context, uint64_t segment, uint64_t number,

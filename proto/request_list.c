@@ -94,15 +94,6 @@ static const struct request *find_open(const struct request_list *list, const st
     return NULL;
 }
 
-// A name that a line of a snapshot can end in: there "-" says that there is none.
-static bool is_line(const char *name)
-{
-    for (const char *c = name; *c != '\0'; c++)
-        if ((unsigned char)*c < ' ' || *c == 0x7f)
-            return false;
-    return strcmp(name, "-") != 0;
-}
-
 static int check_given(const struct request_list *list, const struct record *record,
                        struct error *err)
 {
@@ -110,13 +101,12 @@ static int check_given(const struct request_list *list, const struct record *rec
     const struct request *request = find_open(list, record, err);
     if (request == NULL)
         return -1;
-    // A name with a newline in it could forge a line of the snapshot.
-    if (record->operator_name[0] == '\0' || !name_is_ticket(record->operator_name) ||
-        !record->actor.present ||
+    if (record->operator_name[0] == '\0' || !record->actor.present ||
         (record->signature[0] == '\0') != (record->operator_key[0] == '\0'))
         return error_set(err, ERROR_FAILED_PRECONDITION,
                          "operator or actor is missing, or signature without operator_key");
-    if (!is_line(record->operator_name))
+    // With a newline in it the name could forge a line of the snapshot, where "-" stands for none.
+    if (!name_is_ticket(record->operator_name) || strcmp(record->operator_name, "-") == 0)
         return error_set(err, ERROR_FAILED_PRECONDITION,
                          "an operator's name is one line, and not '-'");
     key_digest(record, digest);

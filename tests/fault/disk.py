@@ -13,7 +13,7 @@ PAGE = 4096
 SYSCALLS = ("openat", "open", "close", "read", "write", "pwrite64", "lseek", "ftruncate", "fsync", "fdatasync", "rename", "renameat",
             "renameat2", "unlink", "unlinkat", "rmdir", "mkdir", "mkdirat", "dup", "dup2", "dup3", "clone", "clone3", "fork",
             "vfork", "execve", "fcntl", "close_range", "fallocate", "writev", "pwritev", "syncfs", "linkat", "link")
-REFUSED = ("writev", "pwritev", "fallocate", "linkat", "link", "syncfs")  # not in the model: nobody uses them on these files
+REFUSED = ("writev", "pwritev", "linkat", "link")  # not in the model: nobody uses them on these files
 
 Event = collections.namedtuple("Event", "time pid name arguments result")
 
@@ -78,7 +78,10 @@ class Inode:
             pages = [self.page(self.now, at) if self.page(self.now, at) == self.page(self.safe, at) else bytes(PAGE)
                      for at in range(0, len(self.now), PAGE)]
             return b"".join(pages)[:len(self.now)]
+        # A size that it had, or one on the way from there to the next.
         size = chance.choice(self.sizes)
+        if chance.random() < 0.5:
+            size = chance.randint(min(self.sizes), max(self.sizes))
         pages = [self.page(self.now if chance.random() < 0.5 else self.safe, at) for at in range(0, size, PAGE)]
         return b"".join(pages)[:size]
 
@@ -256,12 +259,32 @@ class Disk:
         if opened:
             opened.node.truncate(int(event.arguments.rpartition(", ")[2], 0))
 
+    def do_fallocate(self, event, _):
+        opened = self.opened(event)
+        if opened:
+            _, mode, offset, length = event.arguments.rsplit(", ", 3)
+            if mode != "0":
+                raise NotImplementedError(f"fallocate {mode} is not in the model")
+            opened.node.truncate(max(len(opened.node.now), int(offset, 0) + int(length, 0)))
+
     def do_fsync(self, event, _):
         opened = self.opened(event)
         if opened:
             opened.node.sync()
 
     do_fdatasync = do_fsync
+
+    def do_syncfs(self, event, _):
+        """All of the folder it was called on; the other ones may be other file systems."""
+        opened = self.opened(event)
+        for root, node in self.roots.items():
+            if opened and (opened.path + "/").startswith(root + "/"):
+                self.sync_all(node)
+
+    def sync_all(self, node):
+        node.sync()
+        for child in node.now.values() if isinstance(node, Folder) else ():
+            self.sync_all(child)
 
     def do_mkdirat(self, event, _):
         folder, name, _ = self.locate(self.paths(event.arguments)[0])

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from operators import (copy_log, guarded, open_again, put_log, refused, requests, segment, settle, stop_hard, verify,
+from operators import (copy_log, encode, guarded, open_again, put_log, refused, requests, segment, settle, stop_hard, verify,
                        wait_sealed)
 from python_client import Client, Refused
 from stack import wait_for
@@ -86,9 +86,13 @@ def test_the_record_that_was_changed_or_taken_out_is_named(new_stack):
     put_log(stack, sound)
     edit(stack, 3, lambda line: [line[:-9] + b"\n"])
     seen(f"{place.format(3, 4)} is not the one that was signed: byte")
-    shutil.rmtree(stack.audit_dir / "log")
+    (stack.audit_dir / "log" / "000000000000.jsonl").unlink()
     seen(f"the token remembers {remembered} records, the log in {stack.audit_dir} holds none: records 0 to {last} are missing")
     refused(stack.ctl("log", "accept-loss"), "FAILED_PRECONDITION", "no record is left")
+    shutil.rmtree(stack.audit_dir)
+    stack.custodyd.send_signal(signal.SIGHUP)
+    seen("holds none")
+    assert not stack.audit_dir.exists()  # nothing is in the way of a copy
     put_log(stack, sound)
     stack.custodyd.send_signal(signal.SIGHUP)
     open_again(stack)
@@ -106,6 +110,14 @@ def test_token_that_forgot_its_head(new_stack):
     stack.start(wait="listening")
     assert wait_sealed(stack)["log_message"] == (
         f"the log in {stack.audit_dir} holds {count} records, but the token remembers none: its custody-head is missing")
+    request, = requests(stack)
+    assert (request["old_size"], request["new_size"]) == (0, count)
+    for name in ("ann", "bob"):
+        approve(stack, request["id"], name)
+    stack.ctl("log", "accept-loss", check=True)
+    open_again(stack)
+    settle(stack)
+    verify(stack)
 
 
 def test_status_says_what_the_token_cannot_resist(new_stack):
@@ -210,6 +222,38 @@ def test_records_after_a_changed_one_are_set_aside(new_stack):
     open_again(stack)
     assert [r["new_size"] for r in losses(stack)] == [3]
     assert list((stack.audit_dir / "log").glob("*.torn-*"))
+    verify(stack)
+
+
+def test_acceptance_that_was_forged_into_the_file(new_stack):
+    """The four records stand there, but no operator signed: they are set aside, and the operators' own count."""
+    stack = guarded(new_stack)
+    restored(stack)
+    stack.start(wait="listening")
+    wait_sealed(stack)
+    request, = requests(stack)
+    for name in ("ann", "bob"):
+        approve(stack, request["id"], name)
+    stop_hard(stack)
+    last = stack.records()[-1]
+    heads = dict(zip(("old_size", "old_root", "new_size", "new_root"), (
+        int(v) if v.isdigit() else v for v in re.findall(r"^(?:old|new)-(?:size|root) (.*)$", request["text"], re.M))))
+    forged = [("approval.requested", {"operation": "log.accept-loss"} | heads), ("approval.given", {"operator": "ann"}),
+              ("approval.given", {"operator": "bob"}), ("log.loss-accepted", heads)]
+    with open(segment(stack), "ab") as f:
+        for i, (event, fields) in enumerate(forged, 1):
+            f.write(encode({"v": 1, "seq": last["seq"] + i, "time": last["time"], "event": event, "host": "alpha",
+                            "actor": {"uid": i, "gid": 0, "pid": 1}, "request_id": request["id"], **fields}))
+    stack.start(wait="listening")
+    wait_sealed(stack)
+    assert requests(stack)[0]["id"] == request["id"]
+    assert "0 of 2" in stack.ctl("log", "accept-loss", check=True).stdout
+    for name in ("ann", "bob"):
+        approve(stack, request["id"], name)
+    stack.ctl("log", "accept-loss", check=True)
+    open_again(stack)
+    assert len(losses(stack)) == 1
+    assert all("signature" in r for r in stack.records() if r["event"] == "approval.given")
     verify(stack)
 
 

@@ -542,6 +542,8 @@ static void test_snapshot_of_odd_names(void)
     struct record r = request_record(state, ID_1);
     must(state, &r);
     r = approval_record(state, ID_1, "-", "", 1);
+    refused(state, &r, "is one line, and not '-'");
+    r = approval_record(state, ID_1, "- -", "", 1);
     must(state, &r);
     r = approval_record(state, ID_1, " ann of\xc3\xa9  ", "", 2);
     must(state, &r);
