@@ -147,9 +147,11 @@ static void on_looked(void *context, const struct error *why)
 
 static void on_status_timer(evutil_socket_t fd, short what, void *context)
 {
+    struct daemon *daemon = context;
     (void)fd;
     (void)what;
-    ask_status(context);
+    ask_status(daemon);
+    log_look(daemon->log, on_looked, daemon);
 }
 
 // Goes on with a stop: what is in flight is answered and recorded, then daemon.stopped is, and when
