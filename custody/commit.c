@@ -89,10 +89,12 @@ static void fail(struct pending *pending, const struct error *why)
     finish(pending, &result);
 }
 
-static void finish_batch(struct batch *batch, const char *checkpoint)
+static void finish_batch(struct commit *commit, struct batch *batch, const char *checkpoint)
 {
     unsigned count = batch->count;
     batch->count = 0;
+    for (unsigned i = 0; i < count; i++)
+        commit->handlers.committed(commit->handlers.context, &batch->entries[i].pending->record);
     for (unsigned i = 0; i < count; i++) {
         struct entry *entry = &batch->entries[i];
         struct commit_result result = {
@@ -190,6 +192,10 @@ static void note_clock(struct commit *commit)
     }
     if (commit->clock_stepped)
         return;
+    // The keeper takes the records of an accepted loss alone: the clock is mentioned after them.
+    const struct pending *first = STAILQ_FIRST(&commit->queue);
+    if (first != NULL && first->record.operation == OPERATION_ACCEPT_LOSS)
+        return;
     commit->clock_stepped = true;
     struct pending *pending = calloc(1, sizeof(*pending));
     if (pending == NULL)
@@ -272,17 +278,27 @@ static bool is_sealed(const struct batch *batch)
            batch->entries[batch->count - 1].pending->record.event == RECORD_LOG_SEALED;
 }
 
+// The records by which a loss is accepted make a batch of their own, with nothing else in it: the
+// keeper takes no other.
+static bool accepts_loss(const struct commit *commit)
+{
+    const struct pending *first = STAILQ_FIRST(&commit->queue);
+    return first != NULL && first->record.operation == OPERATION_ACCEPT_LOSS;
+}
+
 // Records that are in the file already and such that are not do not share a batch: the file is in
 // one order only.
 static void gather(struct commit *commit)
 {
     struct error why;
     struct batch *batch = commit->batch;
+    bool alone = accepts_loss(commit);
     batch->lines_length = 0;
-    note_clock(commit);
+    if (!alone)
+        note_clock(commit);
     while (batch->count < KEEPER_BATCH_MAX && !is_sealed(batch)) {
         struct pending *pending = STAILQ_FIRST(&commit->queue);
-        if (seal_is_due(commit)) {
+        if (!alone && seal_is_due(commit)) {
             add_seal(commit);
             return;
         }
@@ -488,7 +504,7 @@ static void on_reply(void *context, const struct keeper_reply *reply)
         rotate(commit, done->entries[0].pending->in_file);
     else
         start_batch(commit);
-    finish_batch(done, reply->body.committed.checkpoint);
+    finish_batch(commit, done, reply->body.committed.checkpoint);
     go_on(commit);
 }
 

@@ -38,6 +38,8 @@ struct commit_handlers {
     // Nothing more can be recorded until commit_open: what stands in the log must be looked at
     // again.
     void (*closed)(void *context, const struct error *why);
+    // The record is in the log, durable and signed. Comes before the answers of its batch.
+    void (*committed)(void *context, const struct record *record);
     // The queue has become empty.
     void (*idle)(void *context);
     void *context;

@@ -143,6 +143,22 @@ static int check_lease(cfg_t *section, cfg_opt_t *option)
     return check_number(section, option, 1, 3600);
 }
 
+static int check_interval(cfg_t *section, cfg_opt_t *option)
+{
+    return check_number(section, option, 1, 60000);
+}
+
+static int check_approvals(cfg_t *section, cfg_opt_t *option)
+{
+    const char *how = cfg_opt_getnstr(option, 0);
+    if (note_seen(section, cfg_opt_name(option)) != 0)
+        return -1;
+    if (strcmp(how, "signatures") == 0 || strcmp(how, "uids") == 0)
+        return 0;
+    cfg_error(section, "'approvals' is '%s': it must be signatures, or uids, which is weaker", how);
+    return -1;
+}
+
 static int check_host(cfg_t *section, cfg_opt_t *option)
 {
     if (note_seen(section, cfg_opt_name(option)) != 0)
@@ -327,9 +343,13 @@ static cfg_t *make_parser(void)
         CFG_END(),
     };
     cfg_opt_t keeper_options[] = {
-        CFG_STR("socket", NULL, CFGF_NONE), CFG_STR("program", NULL, CFGF_NONE),
-        CFG_STR("token", NULL, CFGF_NONE),  CFG_INT("releases-per-second", 100, CFGF_NONE),
-        CFG_INT("timeout", 10, CFGF_NONE),  CFG_END(),
+        CFG_STR("socket", NULL, CFGF_NONE),
+        CFG_STR("program", NULL, CFGF_NONE),
+        CFG_STR("token", NULL, CFGF_NONE),
+        CFG_INT("releases-per-second", 100, CFGF_NONE),
+        CFG_INT("timeout", 10, CFGF_NONE),
+        CFG_INT("head-interval", 1000, CFGF_NONE),
+        CFG_END(),
     };
     cfg_opt_t limit_options[] = {
         CFG_INT("connections-per-uid", 128, CFGF_NONE),
@@ -360,6 +380,8 @@ static cfg_t *make_parser(void)
         CFG_STR("host", NULL, CFGF_NONE),
         CFG_STR("audit-dir", LOCALSTATEDIR "/lib/custody/audit", CFGF_NONE),
         CFG_INT("lease", 10, CFGF_NONE),
+        CFG_STR("approvals", "signatures", CFGF_NONE),
+        CFG_STR("operators", NULL, CFGF_NONE),
         CFG_SEC("socket", socket_options, CFGF_NONE),
         CFG_SEC("keeper", keeper_options, CFGF_NONE),
         CFG_SEC("limits", limit_options, CFGF_NONE),
@@ -382,6 +404,8 @@ static void set_checks(cfg_t *cfg)
         {"host", check_host},
         {"audit-dir", check_path},
         {"lease", check_lease},
+        {"approvals", check_approvals},
+        {"operators", check_path},
         {"socket", check_once},
         {"socket|path", check_path},
         {"socket|mode", check_mode},
@@ -392,6 +416,7 @@ static void set_checks(cfg_t *cfg)
         {"keeper|token", check_once},
         {"keeper|releases-per-second", check_limit},
         {"keeper|timeout", check_lease},
+        {"keeper|head-interval", check_interval},
         {"limits", check_once},
         {"limits|connections-per-uid", check_limit},
         {"limits|connections", check_limit},
@@ -482,6 +507,8 @@ static int copy_daemon(struct config *config, cfg_t *cfg)
     snprintf(config->host, sizeof(config->host), "%s", cfg_getstr(cfg, "host"));
     config->audit_dir = copy_string(cfg_getstr(cfg, "audit-dir"), &failed);
     config->lease_s = (uint32_t)cfg_getint(cfg, "lease");
+    config->approvals_by_uid = strcmp(cfg_getstr(cfg, "approvals"), "uids") == 0;
+    config->operators_file = copy_string(cfg_getstr(cfg, "operators"), &failed);
     config->socket.path = copy_string(cfg_getstr(socket, "path"), &failed);
     parse_mode(cfg_getstr(socket, "mode"), &config->socket.mode);
     config->socket.group = copy_string(cfg_getstr(socket, "group"), &failed);
@@ -489,6 +516,7 @@ static int copy_daemon(struct config *config, cfg_t *cfg)
     config->keeper.program = copy_string(cfg_getstr(keeper, "program"), &failed);
     config->keeper.token = copy_string(cfg_getstr(keeper, "token"), &failed);
     config->keeper.releases_per_second = (uint32_t)cfg_getint(keeper, "releases-per-second");
+    config->keeper.head_interval_ms = (uint32_t)cfg_getint(keeper, "head-interval");
     config->keeper.timeout_s = (uint32_t)cfg_getint(keeper, "timeout");
     config->limits.connections_per_uid = (uint32_t)cfg_getint(limits, "connections-per-uid");
     config->limits.connections = (uint32_t)cfg_getint(limits, "connections");
@@ -582,6 +610,16 @@ static int parse(cfg_t *cfg, const char *path, char *text, struct error *err)
     return 0;
 }
 
+static int read_operators(struct config *config, struct error *err)
+{
+    config->pinned = calloc(1, sizeof(*config->pinned));
+    if (config->pinned == NULL)
+        return error_set(err, ERROR_RESOURCE_EXHAUSTED, "out of memory for the operators' keys");
+    if (config->operators_file == NULL)
+        return 0;
+    return operators_read(config->operators_file, config->pinned, err);
+}
+
 struct config *config_read(const char *path, struct error *err)
 {
     struct config *config = calloc(1, sizeof(*config));
@@ -595,7 +633,8 @@ struct config *config_read(const char *path, struct error *err)
         error_set(err, ERROR_RESOURCE_EXHAUSTED, "out of memory for the configuration");
         goto cleanup;
     }
-    if (parse(cfg, path, text, err) != 0 || copy_config(config, cfg, err) != 0)
+    if (parse(cfg, path, text, err) != 0 || copy_config(config, cfg, err) != 0 ||
+        read_operators(config, err) != 0)
         goto cleanup;
     uint8_t digest[crypto_hash_sha256_BYTES];
     crypto_hash_sha256(digest, (const uint8_t *)text, length);
@@ -622,6 +661,8 @@ void config_free(struct config *config)
     free(config->operators);
     free(config->auditors);
     free(config->audit_dir);
+    free(config->operators_file);
+    free(config->pinned);
     free(config->socket.path);
     free(config->socket.group);
     free(config->keeper.socket);

@@ -11,6 +11,7 @@
 
 #include "error.h"
 #include "name.h"
+#include "operators.h"
 #include "record.h"
 
 #define CONFIG_TITLE_MAX 63 // bytes of a section's name, without the NUL
@@ -51,6 +52,9 @@ struct config {
     char host[HOST_MAX + 1];
     char *audit_dir;
     uint32_t lease_s;
+    bool approvals_by_uid;    // operators approve by their uid alone: the weaker mode
+    char *operators_file;     // of their pinned SSH keys; NULL: none
+    struct operators *pinned; // what it holds
     struct {
         char *path;
         mode_t mode;
@@ -62,6 +66,7 @@ struct config {
         char *token;   // its token's URI
         uint32_t releases_per_second;
         uint32_t timeout_s;
+        uint32_t head_interval_ms; // passed on to a keeper that is started
     } keeper;
     struct {
         uint32_t connections_per_uid;

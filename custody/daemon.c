@@ -27,6 +27,7 @@ void daemon_set_phase(struct daemon *daemon, enum daemon_phase phase, const char
     static const char *const names[] = {
         [DAEMON_CLOSED] = "not serving",
         [DAEMON_UNINITIALISED] = "waiting for token init",
+        [DAEMON_SEALED] = "sealed",
         [DAEMON_READY] = "serving",
     };
     bool same = daemon->phase == phase && strcmp(daemon->phase_message, message) == 0;
@@ -78,10 +79,13 @@ static void on_keeper_lost(void *context, const struct error *why)
 {
     struct daemon *daemon = context;
     char message[ERROR_MESSAGE_MAX];
+    struct error hangs;
     snprintf(message, sizeof(message), "the keeper is gone: %.400s", why->message);
     opening_cancel(daemon->opening);
     commit_close(daemon->commit, why);
-    daemon_set_phase(daemon, DAEMON_CLOSED, message);
+    // A disk that hangs takes the keeper along; then it is the disk that people have to look at.
+    if (!disk_is_hanging(daemon->disk, &hangs))
+        daemon_set_phase(daemon, DAEMON_CLOSED, message);
     stop_if_done(daemon);
 }
 
@@ -92,20 +96,25 @@ static void on_status(void *context, const struct keeper_reply *reply)
         daemon->keeper = reply->body.status;
 }
 
-static void on_status_timer(evutil_socket_t fd, short what, void *context)
+static void ask_status(struct daemon *daemon)
 {
-    struct daemon *daemon = context;
     struct keeper_request *request = calloc(1, sizeof(*request));
-    (void)fd;
-    (void)what;
     if (request != NULL && keeper_link_ready(daemon->link))
         keeper_link_ask(daemon->link, request, KEEPER_STATUS, on_status, daemon, NULL);
     free(request);
+    if (daemon->phase == DAEMON_READY)
+        projection_refresh(daemon->projection, daemon->state);
     if (daemon->phase == DAEMON_READY && !daemon->stopping)
         commit_look_at_age(daemon->commit);
 }
 
 // ---- log ----
+
+static void on_committed(void *context, const struct record *record)
+{
+    struct daemon *daemon = context;
+    projection_feed(daemon->projection, record, 1);
+}
 
 static struct log_limits log_limits(const struct config *config)
 {
@@ -123,6 +132,24 @@ static void on_commit_closed(void *context, const struct error *why)
         opening_retry(daemon->opening);
     }
     stop_if_done(daemon);
+}
+
+static void on_looked(void *context, const struct error *why)
+{
+    struct daemon *daemon = context;
+    if (why == NULL || !commit_is_open(daemon->commit))
+        return;
+    say(LOG_ERR, "the log takes no more records: %s", why->message);
+    opening_cancel(daemon->opening);
+    commit_close(daemon->commit, why);
+    on_commit_closed(daemon, why);
+}
+
+static void on_status_timer(evutil_socket_t fd, short what, void *context)
+{
+    (void)fd;
+    (void)what;
+    ask_status(context);
 }
 
 // Goes on with a stop: what is in flight is answered and recorded, then daemon.stopped is, and when
@@ -150,10 +177,11 @@ static void on_drained(void *context)
 
 static void on_publish_timer(evutil_socket_t fd, short what, void *context)
 {
-    const struct daemon *daemon = context;
+    struct daemon *daemon = context;
     (void)fd;
     (void)what;
     log_publish(daemon->log);
+    ask_status(daemon); // the head in the token is another by now
 }
 
 // Those who read the log from outside get its head and unfinished tiles soon, but not after each
@@ -177,6 +205,8 @@ static void on_reload(evutil_socket_t fd, short what, void *context)
     (void)fd;
     (void)what;
     keeper_link_resume(daemon->link);
+    if (daemon->phase == DAEMON_SEALED && keeper_link_ready(daemon->link))
+        loss_look_again(daemon->loss); // the files may be back
     struct config *config = config_read(daemon->config_path, &err);
     if (config == NULL) {
         say(LOG_ERR, "the configuration stays as it was: %s", err.message);
@@ -311,8 +341,10 @@ static int make_log_and_keeper(struct daemon *daemon, struct error *err)
 {
     struct keeper_link_handlers keeper = {
         .ready = on_keeper_ready, .lost = on_keeper_lost, .context = daemon};
-    struct commit_handlers commit = {
-        .closed = on_commit_closed, .idle = on_commit_idle, .context = daemon};
+    struct commit_handlers commit = {.closed = on_commit_closed,
+                                     .committed = on_committed,
+                                     .idle = on_commit_idle,
+                                     .context = daemon};
     if (open_log(daemon, err) != 0)
         return -1;
     daemon->link = keeper_link_new(daemon->base, daemon->config, &keeper, err);
@@ -321,6 +353,12 @@ static int make_log_and_keeper(struct daemon *daemon, struct error *err)
     daemon->commit =
         commit_new(daemon->base, daemon->link, daemon->log, daemon->config->host, &commit, err);
     if (daemon->commit == NULL)
+        return -1;
+    daemon->projection = projection_new(daemon->config->audit_dir, err);
+    if (daemon->projection == NULL)
+        return -1;
+    daemon->loss = loss_new(daemon, err);
+    if (daemon->loss == NULL)
         return -1;
     daemon->stuck = stuck_new(daemon, err);
     if (daemon->stuck == NULL)
@@ -424,8 +462,11 @@ void daemon_free(struct daemon *daemon)
     stuck_free(daemon->stuck);
     leases_free(daemon->leases);
     denials_free(daemon->denials);
-    if (!hangs)
+    projection_free(daemon->projection);
+    if (!hangs) {
         log_free(daemon->log);
+        loss_free(daemon->loss);
+    }
     state_free(daemon->state);
     policy_rates_free(daemon->rates);
     if (daemon->status_timer != NULL)

@@ -17,14 +17,17 @@
 #include "leases.h"
 #include "listener.h"
 #include "log.h"
+#include "loss.h"
 #include "opening.h"
 #include "policy.h"
+#include "projection.h"
 #include "state.h"
 #include "stuck.h"
 
 enum daemon_phase {
     DAEMON_CLOSED, // the keeper or the log is not there: `token status` and `status` are served
     DAEMON_UNINITIALISED, // an empty log and a token without objects: `token init`, too
+    DAEMON_SEALED,        // token and log disagree: status, and what leads out of it
     DAEMON_READY,
 };
 
@@ -37,11 +40,13 @@ struct daemon {
     struct keeper_status keeper; // as it said last
     struct disk *disk;
     struct log *log;
-    struct state *state; // never NULL; replaced when the log is read again
+    struct state *state;           // never NULL; replaced when the log is read again
+    struct projection *projection; // of the state, for others to read
     struct commit *commit;
     struct opening *opening;
     struct stuck *stuck;
     struct denials *denials;
+    struct loss *loss; // what is to be done while SEALED
     struct leases *leases;
     struct listener *listener;
     enum daemon_phase phase;

@@ -54,12 +54,21 @@ static void lose(struct keeper_link *link, const struct error *why);
 
 // ---- deadlines ----
 
+// How long the answer that comes next may take. One that waits for the log's disk has that time in
+// addition: the keeper bounds it by itself, and knows better what to say.
+static unsigned patience_s(const struct keeper_link *link)
+{
+    const struct waiter *waiter = STAILQ_FIRST(&link->waiters);
+    bool disk = waiter != NULL && (waiter->op == KEEPER_COMMIT || waiter->op == KEEPER_LOG_OPEN);
+    return link->config->keeper.timeout_s + (disk ? KEEPER_DISK_TIMEOUT_S : 0);
+}
+
 // The time runs for the question that is answered next. The first question of a connection has
 // none: until the keeper has said that it has logged in it must not be killed (a SoftHSM token does
 // not survive that).
 static void run_deadline(struct keeper_link *link)
 {
-    struct timeval time = {.tv_sec = link->config->keeper.timeout_s};
+    struct timeval time = {.tv_sec = (time_t)patience_s(link)};
     if (STAILQ_EMPTY(&link->waiters) || !link->ready)
         event_del(link->deadline);
     else
@@ -72,8 +81,7 @@ static void on_deadline(evutil_socket_t fd, short what, void *context)
     struct error why;
     (void)fd;
     (void)what;
-    error_set(&why, ERROR_UNAVAILABLE, "the keeper did not answer within %u s",
-              link->config->keeper.timeout_s);
+    error_set(&why, ERROR_UNAVAILABLE, "the keeper did not answer within %u s", patience_s(link));
     lose(link, &why);
 }
 
@@ -304,13 +312,23 @@ static int start_keeper(struct keeper_link *link, struct error *err)
         return error_set(err, ERROR_UNAVAILABLE, "%s: %s", config->keeper.program, strerror(errno));
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0)
         return error_set(err, ERROR_UNAVAILABLE, "socketpair: %s", strerror(errno));
-    char host[HOST_MAX + 16], audit_dir[4096 + 16], token[2048], fd[16], rate[48];
+    char host[HOST_MAX + 16], audit_dir[4096 + 16], token[2048], fd[16], rate[48], interval[48],
+        operators[4096 + 16];
     snprintf(host, sizeof(host), "--host=%s", config->host);
     snprintf(audit_dir, sizeof(audit_dir), "--audit-dir=%s", config->audit_dir);
     snprintf(token, sizeof(token), "--token=%s", config->keeper.token);
     snprintf(fd, sizeof(fd), "--fd=%d", CHILD_CHANNEL_FD);
     snprintf(rate, sizeof(rate), "--releases-per-second=%u", config->keeper.releases_per_second);
-    char *argv[] = {config->keeper.program, host, audit_dir, token, fd, rate, NULL};
+    snprintf(interval, sizeof(interval), "--head-interval=%u", config->keeper.head_interval_ms);
+    // The operators' file, where there is one, and the weaker mode, where that is configured.
+    char *argv[10] = {config->keeper.program, host, audit_dir, token, fd, rate, interval, NULL};
+    int last = 7;
+    if (config->operators_file != NULL) {
+        snprintf(operators, sizeof(operators), "--operators=%s", config->operators_file);
+        argv[last++] = operators;
+    }
+    if (config->approvals_by_uid)
+        argv[last++] = (char *)"--approve-by-uid";
     pid_t pid = fork();
     if (pid == 0)
         run_keeper(argv, pair[1]);

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "policy.h"
+#include "requests.h"
 #include "say.h"
 
 // ---- answers ----
@@ -275,6 +276,13 @@ void keys_destroy(struct call *call, const Custody__V1__DestroyKey *request)
         goto fail;
     }
     record->generation = key->generation;
+    if (lifecycle_needs_approval(key->state, RECORD_KEY_DESTROYING) &&
+        request->request_id[0] == '\0') {
+        requests_make(call);
+        return;
+    }
+    if (requests_name(call, request->request_id, &err) != 0)
+        goto fail;
     call->destroyed = *key;
     if (commit_submit(call->daemon->commit, record, KEEPER_ACTION_DESTROY, on_destroying, call,
                       &err) == 0)

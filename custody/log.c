@@ -26,6 +26,7 @@ struct log {
     bool sealed;               // it is complete, the next was not made yet
     uint64_t readings;         // how often it was read
     bool publishing;           // a job is under way
+    bool looking;              // the same
     bool warned;               // that it fails
     int64_t published_ns;      // when it began last, monotonic
     struct full_tiles tiles;   // to be written
@@ -244,6 +245,29 @@ int log_append(struct log *log, const char *lines, size_t length, int64_t time_u
     if (log->began_us == 0)
         log->began_us = time_us;
     return start_job(job, "writing to the log", append, on_job_done, err);
+}
+
+static void look(void *context)
+{
+    struct job *job = context;
+    job->failed = log_files_look(job->log->files, &job->error) != 0;
+}
+
+static void on_looked(void *context)
+{
+    struct job *job = context;
+    job->log->looking = false;
+    on_job_done(job);
+}
+
+void log_look(struct log *log, log_done_fn *done, void *context)
+{
+    struct error err;
+    if (log->looking)
+        return;
+    // Without memory it is looked at the next time.
+    struct job *job = job_new(log, done, context, &err);
+    log->looking = job != NULL && start_job(job, "looking at the log", look, on_looked, &err) == 0;
 }
 
 static void make_room(void *context)

@@ -94,6 +94,10 @@ int log_receipt(struct log *log, uint64_t index, const char *note, char *receipt
 // after the last record, when nothing else waits.
 void log_publish(struct log *log);
 
+// Looks whether the segment is still in its place, and whether the disk answers at all: records may
+// be rare, or wait in the keeper. Nothing while the last look is under way.
+void log_look(struct log *log, log_done_fn *done, void *context);
+
 // The disk was full: `done` says whether there is room again.
 int log_make_room(struct log *log, log_done_fn *done, void *context, struct error *err);
 

@@ -24,7 +24,8 @@ struct log_files {
     char *dir;
     int dir_fd; // DIR, locked; -1 until it is open
     int log_fd; // DIR/log
-    int fd;     // the last segment, read and append; -1 until the log was read
+    bool was_open;
+    int fd; // the last segment, read and append; -1 until the log was read
     uint64_t first;
     uint64_t end; // its bytes, as far as we wrote or read them
     bool broken;  // nothing may be appended
@@ -36,9 +37,9 @@ struct log_files {
 
 // ---- opening ----
 
-static int open_folder(int parent, const char *name)
+static int open_folder(int parent, const char *name, bool make)
 {
-    if (mkdirat(parent, name, 0750) != 0 && errno != EEXIST)
+    if (make && mkdirat(parent, name, 0750) != 0 && errno != EEXIST)
         return -1;
     return openat(parent, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 }
@@ -76,19 +77,39 @@ void log_files_free(struct log_files *files)
 
 static int lock_folder(struct log_files *files, struct error *err)
 {
-    files->dir_fd = open_folder(AT_FDCWD, files->dir);
-    if (files->dir_fd < 0 || (files->log_fd = open_folder(files->dir_fd, "log")) < 0)
-        return error_set(err, ERROR_UNAVAILABLE, "audit log %s: %s", files->dir, strerror(errno));
+    // Made at the daemon's start alone: one that is missing later was moved, or is not mounted.
+    bool make = !files->was_open;
+    files->dir_fd = open_folder(AT_FDCWD, files->dir, make);
+    if (files->dir_fd < 0 || (files->log_fd = open_folder(files->dir_fd, "log", make)) < 0)
+        return error_set(err, errno == ENOENT ? ERROR_NOT_FOUND : ERROR_UNAVAILABLE,
+                         "audit log %s: %s", files->dir, strerror(errno));
     if (flock(files->dir_fd, LOCK_EX | LOCK_NB) != 0)
         return error_set(err, ERROR_UNAVAILABLE, "audit log %s: %s", files->dir,
                          errno == EWOULDBLOCK ? "another custodyd writes it" : strerror(errno));
+    files->was_open = true;
     return 0;
+}
+
+static bool leads_to(int parent, const char *name, int fd)
+{
+    struct stat held, named;
+    return fstat(fd, &held) == 0 && fstatat(parent, name, &named, AT_SYMLINK_NOFOLLOW) == 0 &&
+           held.st_dev == named.st_dev && held.st_ino == named.st_ino;
+}
+
+// Whether the folders that are open are those that readers find under their names.
+static bool are_in_place(const struct log_files *files)
+{
+    return leads_to(AT_FDCWD, files->dir, files->dir_fd) &&
+           leads_to(files->dir_fd, "log", files->log_fd);
 }
 
 int log_files_open(struct log_files *files, struct error *err)
 {
-    if (files->log_fd >= 0)
+    if (files->log_fd >= 0 && are_in_place(files))
         return 0;
+    close_fd(&files->log_fd);
+    close_fd(&files->dir_fd);
     if (lock_folder(files, err) == 0)
         return 0;
     close_fd(&files->log_fd);
@@ -224,7 +245,7 @@ static void say_where_it_is(const struct log_files *files, struct error *err)
         return;
     snprintf(message, sizeof(message), "%s", err->message);
     error_set(err, ERROR_DATA_LOSS,
-              "%.250s; the file that was deleted is still open: cp /proc/%d/fd/%d "
+              "%.250s" LOG_FILES_STILL_OPEN ": cp /proc/%d/fd/%d "
               "%.100s/log/%012" PRIu64 ".jsonl brings it back while this custodyd runs",
               message, (int)getpid(), files->fd, files->dir, files->first);
 }
@@ -337,6 +358,86 @@ int log_files_next_unsigned(struct log_files *files, struct record *records, siz
     }
 }
 
+// ---- cutting ----
+
+// Where the line of record `index` begins in the segment open at `fd`.
+static int find_line(int fd, uint64_t first, uint64_t index, uint64_t *offset, struct error *err)
+{
+    struct segment_line line;
+    int more = 1;
+    struct segment_reader *reader = segment_reader_new(fd, 0);
+    if (reader == NULL)
+        return error_set(err, ERROR_RESOURCE_EXHAUSTED, "out of memory to read the log");
+    *offset = 0;
+    for (uint64_t at = first; at < index; at++) {
+        more = segment_reader_next(reader, &line, err);
+        if (more == 1 && !line.complete)
+            more = 0;
+        if (more != 1)
+            break;
+        *offset = line.offset + line.length + 1;
+    }
+    segment_reader_free(reader);
+    if (more == 0)
+        return error_set(err, ERROR_DATA_LOSS,
+                         "segment %012" PRIu64 ".jsonl has no record %" PRIu64, first, index);
+    return more < 0 ? -1 : 0;
+}
+
+static int cut_segment(struct log_files *files, uint64_t first, uint64_t index,
+                       struct log_aside *aside, struct error *err)
+{
+    uint64_t offset = 0;
+    int fd = open_segment(files, first, err);
+    if (fd < 0)
+        return -1;
+    int result = find_line(fd, first, index, &offset, err);
+    if (result == 0)
+        result = set_aside(files, fd, first, offset, aside, err);
+    close(fd);
+    return result;
+}
+
+// A whole segment that is no part of the log keeps its bytes under another name.
+static int rename_aside(struct log_files *files, uint64_t first, struct error *err)
+{
+    char name[SEGMENT_NAME_SIZE], aside[64];
+    segment_name(first, name);
+    snprintf(aside, sizeof(aside), "%012" PRIu64 ".torn-0", first);
+    if (renameat(files->log_fd, name, files->log_fd, aside) == 0)
+        return 0;
+    return error_set(err, ERROR_UNAVAILABLE, "%s/log/%s: %s", files->dir, name, strerror(errno));
+}
+
+int log_files_cut(struct log_files *files, uint64_t index, struct log_aside *aside,
+                  struct error *err)
+{
+    uint64_t *firsts;
+    size_t count;
+    int result = 0;
+    files->broken = true;
+    memset(aside, 0, sizeof(*aside));
+    if (segment_list(files->log_fd, &firsts, &count, err) != 0)
+        return -1;
+    for (size_t i = count; i-- > 0 && result == 0;) {
+        if (firsts[i] > index) {
+            result = rename_aside(files, firsts[i], err);
+            continue;
+        }
+        result = cut_segment(files, firsts[i], index, aside, err);
+        break;
+    }
+    free(firsts);
+    return result;
+}
+
+int log_files_drop_checkpoint(struct log_files *files, struct error *err)
+{
+    if (unlinkat(files->dir_fd, "checkpoint", 0) == 0 || errno == ENOENT)
+        return 0;
+    return error_set(err, ERROR_UNAVAILABLE, "%s/checkpoint: %s", files->dir, strerror(errno));
+}
+
 // ---- writing ----
 
 static int fail_append(struct log_files *files, const char *what, int error, struct error *err)
@@ -357,6 +458,9 @@ static int check_segment(struct log_files *files, struct error *err)
 {
     char name[SEGMENT_NAME_SIZE];
     struct stat held, named;
+    if (!are_in_place(files))
+        return error_set(err, ERROR_UNAVAILABLE,
+                         "audit log %s was moved away or replaced under the daemon", files->dir);
     segment_name(files->first, name);
     if (fstat(files->fd, &held) != 0)
         return fail_append(files, "fstat", errno, err);
@@ -367,8 +471,9 @@ static int check_segment(struct log_files *files, struct error *err)
                          files->dir, name);
     }
     if (named.st_dev != held.st_dev || named.st_ino != held.st_ino)
-        return error_set(err, ERROR_UNAVAILABLE, "%s/log/%s was replaced by another file",
-                         files->dir, name);
+        return error_set(err, ERROR_UNAVAILABLE,
+                         "%s/log/%s was replaced under the daemon by another file", files->dir,
+                         name);
     if (held.st_nlink != 1)
         return error_set(err, ERROR_UNAVAILABLE,
                          "%s/log/%s has %lu names: remove all but this one, and releases go on",
@@ -388,14 +493,28 @@ int log_files_append(struct log_files *files, const char *lines, size_t length, 
     files->broken = true; // until the write succeeded
     if (check_segment(files, err) != 0)
         return -1;
-    if (file_write_all(files->fd, lines, length) != 0)
-        return fail_append(files, "write", errno, err);
+    if (file_write_all(files->fd, lines, length) != 0) {
+        int error = errno;
+        // What was written of it is nobody's. Should this fail, it is set aside when the log is
+        // read.
+        if (ftruncate(files->fd, (off_t)files->end) != 0)
+            error = error != 0 ? error : errno;
+        return fail_append(files, "write", error, err);
+    }
     // The disk may begin while the keeper still reads and unseals: it waits for it (fdatasync) all
     // the same, and it is there that an error shows.
     sync_file_range(files->fd, (off_t)files->end, (off_t)length, SYNC_FILE_RANGE_WRITE);
     files->end += length;
     files->broken = false;
     return 0;
+}
+
+int log_files_look(struct log_files *files, struct error *err)
+{
+    if (files->broken || check_segment(files, err) == 0)
+        return 0;
+    files->broken = true;
+    return -1;
 }
 
 bool log_files_are_full(const struct log_files *files)

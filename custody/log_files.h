@@ -25,11 +25,15 @@
 
 struct log_files; // opaque
 
+// How a message goes on that tells how to bring a deleted segment back.
+#define LOG_FILES_STILL_OPEN "; the file that was deleted is still open"
+
 struct log_files *log_files_new(const char *dir, struct error *err);
 void log_files_free(struct log_files *files);
 
-// Makes the folders that are missing, and locks the log: one writer at a time. Nothing more when it
-// was done before.
+// Locks the log: one writer at a time. Makes the folders that are missing, but only the first time.
+// Later it does nothing as long as the folders are those that it opened, and otherwise opens anew
+// what stands under their names. ERROR_NOT_FOUND where one is missing.
 int log_files_open(struct log_files *files, struct error *err);
 
 // See log.h.
@@ -54,9 +58,19 @@ tile_read_fn log_files_read_tile; // the context is the struct log_files
 int log_files_next_unsigned(struct log_files *files, struct record *records, size_t room,
                             size_t *count, struct error *err);
 
+// Sets aside record `index`, which the head does not count, and all that follows it: they are no
+// part of the log. Nothing may be appended until the log was read again.
+int log_files_cut(struct log_files *files, uint64_t index, struct log_aside *aside,
+                  struct error *err);
+// Removes DIR/checkpoint: a head that no longer counts must not be taken for the newest.
+int log_files_drop_checkpoint(struct log_files *files, struct error *err);
+
 // Appends whole lines to the last segment, which must be the file that it was. After a failure
 // nothing more is appended until the log was read again.
 int log_files_append(struct log_files *files, const char *lines, size_t length, struct error *err);
+// Whether the last segment still is the file that it was. Nothing is said of one that cannot be
+// appended to anyway.
+int log_files_look(struct log_files *files, struct error *err);
 // Why the last append failed: the disk, or a quota, is full.
 bool log_files_are_full(const struct log_files *files);
 // Whether there is room again.

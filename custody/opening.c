@@ -12,6 +12,7 @@
 
 #include "daemon.h"
 #include "keys.h"
+#include "requests.h"
 #include "say.h"
 
 #define RETRY_FIRST_S 1
@@ -51,22 +52,33 @@ struct opening {
     struct keeper_blob *blobs; // in the token
     size_t blob_count;
     struct log_aside aside;
-    bool full;          // the log's disk
-    const void *job;    // the reading or tail that is waited for; another one comes too late
-    size_t resubmitted; // tail records that are being signed
+    struct log_aside refused; // records of the tail that are not carried on
+    bool full;                // the log's disk
+    const void *job;          // the reading or tail that is waited for; another one comes too late
+    size_t resubmitted;       // tail records that are being signed
     bool under_way;
     opening_done_fn *done; // of opening_empty_log
     void *done_context;
+    opening_done_fn *ended; // of opening_when_ended
+    void *ended_context;
     struct keeper_request request; // scratch, too large for the stack
 };
 
-// Tells whoever asked for opening_empty_log; nobody did where `done` is NULL.
+// Tells whoever asked for opening_empty_log or opening_when_ended; nobody did where it is NULL.
 static void tell(struct opening *opening, const struct error *why)
 {
-    opening_done_fn *done = opening->done;
-    opening->done = NULL;
+    opening_done_fn *done = opening->done, *ended = opening->ended;
+    opening->done = opening->ended = NULL;
     if (done != NULL)
         done(opening->done_context, why);
+    if (ended != NULL)
+        ended(opening->ended_context, why);
+}
+
+void opening_when_ended(struct opening *opening, opening_done_fn *done, void *context)
+{
+    opening->ended = done;
+    opening->ended_context = context;
 }
 
 void opening_retry(struct opening *opening)
@@ -79,14 +91,30 @@ void opening_retry(struct opening *opening)
 
 static void fail(struct opening *opening, const struct error *why)
 {
-    say(LOG_ERR, "the log is not served: %s", why->message);
     stuck_begin(opening->daemon->stuck, why);
-    daemon_close(opening->daemon, why);
+    if (why->code == ERROR_DATA_LOSS) {
+        loss_enter(opening->daemon->loss, why);
+    } else {
+        say(LOG_ERR, "the log is not served: %s", why->message);
+        daemon_close(opening->daemon, why);
+    }
     opening_retry(opening);
     tell(opening, why);
 }
 
 // ---- 5. ready ----
+
+static void record_aside(struct daemon *daemon, struct log_aside *aside, const char *what)
+{
+    if (!aside->any)
+        return;
+    struct record recovered = {
+        .event = RECORD_LOG_RECOVERED, .offset = aside->offset, .length = aside->length};
+    memcpy(recovered.sha256, aside->sha256, sizeof(recovered.sha256));
+    snprintf(recovered.detail, sizeof(recovered.detail), "%s", what);
+    daemon_record(daemon, &recovered);
+    aside->any = false;
+}
 
 static void record_opened(struct opening *opening)
 {
@@ -102,16 +130,9 @@ static void record_opened(struct opening *opening)
         daemon_record(daemon, &policy);
     }
     daemon->started_recorded = true;
-    if (opening->aside.any) {
-        struct record recovered = {.event = RECORD_LOG_RECOVERED,
-                                   .offset = opening->aside.offset,
-                                   .length = opening->aside.length};
-        memcpy(recovered.sha256, opening->aside.sha256, sizeof(recovered.sha256));
-        snprintf(recovered.detail, sizeof(recovered.detail),
-                 "bytes that are no records were set aside");
-        daemon_record(daemon, &recovered);
-        opening->aside.any = false;
-    }
+    record_aside(daemon, &opening->aside, "bytes that are no records were set aside");
+    record_aside(daemon, &opening->refused,
+                 "records that nobody signed, with approvals that do not hold, were set aside");
 }
 
 static bool is_in_token(const struct opening *opening, const struct state_key *key)
@@ -142,6 +163,7 @@ void opening_go_on(struct opening *opening)
     daemon_set_phase(daemon, DAEMON_READY, "");
     record_opened(opening);
     stuck_end(daemon->stuck);
+    projection_begin(daemon->projection, daemon->state);
     finish_destructions(opening);
     leases_watch(daemon->leases);
 }
@@ -153,6 +175,7 @@ static void finish(struct opening *opening)
         stuck_wait_for_room(opening->daemon->stuck);
     else
         opening_go_on(opening);
+    tell(opening, NULL);
 }
 
 // ---- 4. the tail ----
@@ -189,6 +212,72 @@ static void read_tail(void *context)
                                            &tail->count, &tail->error) != 0;
 }
 
+// ---- 4a. what is not carried on ----
+
+// A cut of the tail in the disk's thread.
+struct cut {
+    struct opening *opening;
+    struct log *log;
+    uint64_t index;
+    bool failed;
+    struct error error;
+    struct log_aside aside;
+};
+
+static void cut_tail(void *context)
+{
+    struct cut *cut = context;
+    cut->failed = log_files_cut(log_files(cut->log), cut->index, &cut->aside, &cut->error) != 0;
+}
+
+static void on_cut(void *context)
+{
+    struct cut *cut = context;
+    struct opening *opening = cut->opening;
+    if (opening->job == cut) {
+        opening->job = NULL;
+        opening->refused = cut->aside;
+        if (cut->failed)
+            fail(opening, &cut->error);
+        else
+            opening_begin(opening);
+    }
+    free(cut);
+}
+
+// What somebody wrote into the file while the daemon was down approves nothing: record `index` and
+// what follows it is set aside, and the log read again.
+static void refuse_tail(struct opening *opening, uint64_t index, const struct error *why)
+{
+    struct error err;
+    struct cut *cut = calloc(1, sizeof(*cut));
+    say(LOG_ERR, "record %" PRIu64 ", which nobody signed, and what follows it is set aside: %s",
+        index, why->message);
+    commit_close(opening->daemon->commit, why);
+    error_set(&err, ERROR_RESOURCE_EXHAUSTED, "out of memory to set records aside");
+    if (cut != NULL) {
+        cut->opening = opening;
+        cut->log = opening->daemon->log;
+        cut->index = index;
+        opening->job = cut;
+        if (disk_do(opening->daemon->disk, "setting records aside", cut_tail, on_cut, cut, &err) ==
+            0)
+            return;
+        free(cut);
+    }
+    opening->job = NULL;
+    fail(opening, &err);
+}
+
+// The first record of the tail that may not be carried on: its place in `tail`, or the count.
+static size_t first_refused(struct opening *opening, const struct tail *tail, struct error *why)
+{
+    size_t i = 0;
+    while (i < tail->count && requests_check_again(opening->daemon, &tail->records[i], why) == 0)
+        i++;
+    return i;
+}
+
 static int resubmit(struct opening *opening, struct tail *tail, struct error *err)
 {
     for (size_t i = 0; i < tail->count; i++) {
@@ -207,7 +296,11 @@ static void on_tail(void *context)
     struct opening *opening = tail->opening;
     if (opening->job == tail) {
         opening->job = NULL;
-        if (tail->failed || resubmit(opening, tail, &tail->error) != 0) {
+        struct error why;
+        size_t good = tail->failed ? 0 : first_refused(opening, tail, &why);
+        if (!tail->failed && good < tail->count) {
+            refuse_tail(opening, tail->records[good].seq, &why);
+        } else if (tail->failed || resubmit(opening, tail, &tail->error) != 0) {
             commit_close(opening->daemon->commit, &tail->error);
             fail(opening, &tail->error);
         } else if (tail->count == 0) {
@@ -334,8 +427,11 @@ static int check_token(const struct daemon *daemon, struct error *err)
 static int read_files(struct reading *reading, struct error *err)
 {
     struct log_files *files = log_files(reading->log);
-    if (log_files_open(files, err) != 0)
+    if (log_files_open(files, err) != 0) {
+        if (err->code == ERROR_NOT_FOUND && reading->keeper.has_head)
+            err->code = ERROR_DATA_LOSS;
         return -1;
+    }
     if (!reading->new_log)
         reading->found = find_head(files, &reading->keeper, &reading->head, reading->note,
                                    &reading->token_size, err);
@@ -427,6 +523,29 @@ void opening_empty_log(struct opening *opening, opening_done_fn *done, void *con
         fail(opening, &err);
 }
 
+// The token's head as it is now: the last status may be seconds old.
+static void on_fresh_status(void *context, const struct keeper_reply *reply)
+{
+    struct opening *opening = context;
+    struct error err;
+    if (reply == NULL || !opening->under_way)
+        return;
+    if (reply->error.code != ERROR_OK) {
+        fail(opening, &reply->error);
+        return;
+    }
+    opening->daemon->keeper = reply->body.status;
+    if (read_log(opening, false, &err) != 0)
+        fail(opening, &err);
+}
+
+static int ask_status(struct opening *opening, struct error *err)
+{
+    memset(&opening->request, 0, sizeof(opening->request));
+    return keeper_link_ask(opening->daemon->link, &opening->request, KEEPER_STATUS, on_fresh_status,
+                           opening, err);
+}
+
 // ---- 1. the blobs ----
 
 static int ask_list(struct opening *opening, struct error *err);
@@ -453,7 +572,7 @@ static void on_list(void *context, const struct keeper_reply *reply)
     memcpy(opening->blobs + opening->blob_count, list->blobs, list->count * sizeof(*grown));
     opening->blob_count = count;
     bool more = list->count > 0 && count < list->total;
-    if ((more ? ask_list(opening, &err) : read_log(opening, false, &err)) != 0)
+    if ((more ? ask_list(opening, &err) : ask_status(opening, &err)) != 0)
         fail(opening, &err);
 }
 
@@ -479,7 +598,7 @@ void opening_begin(struct opening *opening)
     opening->blob_count = 0;
     opening->resubmitted = 0;
     // Why it stopped stays to be seen until it goes on.
-    if (!stuck_is_on(opening->daemon->stuck))
+    if (!stuck_is_on(opening->daemon->stuck) && opening->daemon->phase != DAEMON_SEALED)
         daemon_close(opening->daemon, &why);
     if (ask_list(opening, &err) != 0)
         fail(opening, &err);

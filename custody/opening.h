@@ -11,6 +11,9 @@
 struct daemon;
 struct opening; // opaque
 
+// `why` is NULL when it went well.
+typedef void opening_done_fn(void *context, const struct error *why);
+
 struct opening *opening_new(struct daemon *daemon, struct error *err);
 void opening_free(struct opening *opening);
 
@@ -24,9 +27,11 @@ void opening_go_on(struct opening *opening);
 // Gives up what is under way: the keeper is gone, or the disk hangs.
 void opening_cancel(struct opening *opening);
 
+// Calls `done` when the opening that is under way has ended, however it did.
+void opening_when_ended(struct opening *opening, opening_done_fn *done, void *context);
+
 // The same from the middle, for a token that was just initialised: opens the empty log, then calls
 // `done`, with a NULL `why` when records can be committed.
-typedef void opening_done_fn(void *context, const struct error *why);
 void opening_empty_log(struct opening *opening, opening_done_fn *done, void *context);
 
 // The highest generation of the key that the token holds a blob of, recorded or not; 0 = none.

@@ -154,21 +154,19 @@ static int read_lines(struct replay *replay, int fd, struct error *err)
 {
     struct reading reading = {.replay = replay, .line = 1, .err = err};
     struct segment_line line;
-    int more;
+    int more = 1, taken = 1;
     struct segment_reader *reader = segment_reader_new(fd, 0);
     if (reader == NULL)
         return error_set(err, ERROR_RESOURCE_EXHAUSTED, "out of memory to read the log");
-    while ((more = segment_reader_next(reader, &line, err)) == 1) {
-        int taken = take_line(&reading, &line);
-        if (taken != 1) {
-            replay->torn = taken == 0;
-            more = taken;
-            break;
-        }
+    while (taken == 1 && (more = segment_reader_next(reader, &line, err)) == 1) {
+        taken = take_line(&reading, &line);
         reading.line++;
     }
     segment_reader_free(reader);
-    return more;
+    replay->torn = taken == 0;
+    if (more < 0)
+        return error_prefix(err, "%s/log/%012" PRIu64 ".jsonl", replay->dir, replay->last);
+    return taken < 0 ? -1 : 0;
 }
 
 // ---- segments ----

@@ -8,7 +8,7 @@
 #include "error.h"
 
 #define RESERVE_NAME "reserve"
-#define RESERVE_SIZE (256 * 1024) // bytes
+#define RESERVE_SIZE (64 * 1024) // bytes
 
 // Makes sure that the reserve stands in the folder, all of it allocated, with as much again left
 // free where `spare` asks for that. ERROR_RESOURCE_EXHAUSTED when the disk, or a quota, is full.

@@ -9,6 +9,7 @@
 #include "keys.h"
 #include "policy.h"
 #include "release.h"
+#include "requests.h"
 #include "say.h"
 #include "token_service.h"
 
@@ -91,22 +92,29 @@ struct kind {
     unsigned roles;     // one of these
     bool before_ready;  // served without keeper or log; ListKeys once the log was read
     bool before_tokens; // served before `token init`
+    bool sealed;        // served while token and log disagree
 };
 
 static const struct kind kinds[] = {
-    [CUSTODY__V1__REQUEST__BODY_RELEASE_KEY] = {"ReleaseKey", 0, false, false},
-    [CUSTODY__V1__REQUEST__BODY_REPORT_OUTCOME] = {"ReportOutcome", POLICY_APPLIER, false, false},
+    [CUSTODY__V1__REQUEST__BODY_RELEASE_KEY] = {"ReleaseKey", 0, false, false, false},
+    [CUSTODY__V1__REQUEST__BODY_REPORT_OUTCOME] = {"ReportOutcome", POLICY_APPLIER, false, false,
+                                                   false},
     [CUSTODY__V1__REQUEST__BODY_GET_STATUS] = {"GetStatus",
                                                POLICY_OPERATOR | POLICY_AUDITOR | POLICY_APPLIER,
-                                               true, true},
+                                               true, true, true},
     [CUSTODY__V1__REQUEST__BODY_LIST_KEYS] = {"ListKeys",
                                               POLICY_OPERATOR | POLICY_AUDITOR | POLICY_APPLIER,
-                                              true, false},
-    [CUSTODY__V1__REQUEST__BODY_INIT_TOKEN] = {"InitToken", POLICY_OPERATOR, false, true},
-    [CUSTODY__V1__REQUEST__BODY_PROBE_TOKEN] = {"ProbeToken", POLICY_OPERATOR, false, false},
-    [CUSTODY__V1__REQUEST__BODY_GENERATE_KEY] = {"GenerateKey", POLICY_OPERATOR, false, false},
-    [CUSTODY__V1__REQUEST__BODY_PUBLISH_KEY] = {"PublishKey", POLICY_OPERATOR, false, false},
-    [CUSTODY__V1__REQUEST__BODY_DESTROY_KEY] = {"DestroyKey", POLICY_OPERATOR, false, false},
+                                              true, false, false},
+    [CUSTODY__V1__REQUEST__BODY_INIT_TOKEN] = {"InitToken", POLICY_OPERATOR, false, true, false},
+    [CUSTODY__V1__REQUEST__BODY_PROBE_TOKEN] = {"ProbeToken", POLICY_OPERATOR, false, false, false},
+    [CUSTODY__V1__REQUEST__BODY_GENERATE_KEY] = {"GenerateKey", POLICY_OPERATOR, false, false,
+                                                 false},
+    [CUSTODY__V1__REQUEST__BODY_PUBLISH_KEY] = {"PublishKey", POLICY_OPERATOR, false, false, false},
+    [CUSTODY__V1__REQUEST__BODY_DESTROY_KEY] = {"DestroyKey", POLICY_OPERATOR, false, false, false},
+    [CUSTODY__V1__REQUEST__BODY_LIST_REQUESTS] = {"ListRequests", POLICY_OPERATOR | POLICY_AUDITOR,
+                                                  false, false, true},
+    [CUSTODY__V1__REQUEST__BODY_APPROVE] = {"Approve", POLICY_OPERATOR, false, false, true},
+    [CUSTODY__V1__REQUEST__BODY_ACCEPT_LOSS] = {"AcceptLoss", POLICY_OPERATOR, false, false, true},
 };
 
 static const struct kind *kind_of(const Custody__V1__Request *request)
@@ -120,6 +128,10 @@ static int check_phase(const struct daemon *daemon, const struct kind *kind, str
 {
     if (daemon->stopping)
         return error_set(err, ERROR_UNAVAILABLE, "the daemon is stopping");
+    if (daemon->phase == DAEMON_SEALED)
+        return kind->sealed ? 0
+                            : error_set(err, ERROR_FAILED_PRECONDITION, "sealed: %.490s",
+                                        daemon->phase_message);
     if (daemon->phase == DAEMON_READY ||
         (kind->before_ready && (kind->before_tokens || state_initialised(daemon->state))))
         return 0;
@@ -127,6 +139,8 @@ static int check_phase(const struct daemon *daemon, const struct kind *kind, str
         return kind->before_tokens
                    ? 0
                    : error_set(err, ERROR_FAILED_PRECONDITION, "%s", daemon->phase_message);
+    if (disk_is_hanging(daemon->disk, err))
+        return -1;
     // Why the keeper is not there is known best by its link, which saw it end.
     if (!keeper_link_ready(daemon->link))
         return error_set(err, ERROR_UNAVAILABLE, "the keeper is not ready: %s",
@@ -160,6 +174,15 @@ static void dispatch(struct call *call, const Custody__V1__Request *request, uns
         return;
     case CUSTODY__V1__REQUEST__BODY_PUBLISH_KEY:
         keys_publish(call, request->publish_key);
+        return;
+    case CUSTODY__V1__REQUEST__BODY_LIST_REQUESTS:
+        requests_list(call, request->list_requests);
+        return;
+    case CUSTODY__V1__REQUEST__BODY_APPROVE:
+        requests_approve(call, request->approve);
+        return;
+    case CUSTODY__V1__REQUEST__BODY_ACCEPT_LOSS:
+        loss_accept(call);
         return;
     default: // kind_of knows no other
         keys_destroy(call, request->destroy_key);

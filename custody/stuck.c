@@ -2,6 +2,7 @@
 // One interruption at a time: since when, why, and whether the log knows.
 #include "stuck.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -116,9 +117,9 @@ void stuck_wait_for_room(struct stuck *stuck)
     struct timeval interval = {.tv_sec = ROOM_INTERVAL_S};
     struct error why;
     error_set(&why, ERROR_UNAVAILABLE,
-              "the log's disk is full: make room in %s, and records and releases go on by "
+              "the log's disk is full (%s): make room in %s, and records and releases go on by "
               "themselves",
-              stuck->daemon->config->audit_dir);
+              strerror(ENOSPC), stuck->daemon->config->audit_dir);
     stuck_begin(stuck, &why);
     stuck->full = true;
     event_add(stuck->room_timer, &interval);

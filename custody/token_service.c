@@ -41,6 +41,12 @@ static void answer_initialised(struct call *call, bool already)
     call_answer(call, &response);
 }
 
+static void on_opened(void *context, const struct error *why)
+{
+    (void)why; // the token is initialised, whatever came after
+    answer_initialised(context, false);
+}
+
 static void on_initialised(void *context, const struct commit_result *result)
 {
     struct call *call = context;
@@ -50,7 +56,7 @@ static void on_initialised(void *context, const struct commit_result *result)
     }
     // Record 0 stands: the rest of an opening follows, and records what the daemon is.
     opening_begin(call->daemon->opening);
-    answer_initialised(call, false);
+    opening_when_ended(call->daemon->opening, on_opened, call);
 }
 
 // The empty log is open: its record 0 can be committed.
@@ -182,15 +188,21 @@ static void warn(struct warnings *warnings, const char *format, ...)
 
 static void find_warnings(const struct daemon *daemon, struct warnings *warnings)
 {
+    char projection[PROJECTION_WARNING_SIZE];
     warnings->count = 0;
     if (daemon->keeper.leftovers > 0)
         warn(warnings, "the token holds %u sealed blob(s) that were never recorded as generated",
              daemon->keeper.leftovers);
     if (daemon->keeper.token.weak)
         warn(warnings, "the token gives away keys that it should keep");
-    if (strcmp(daemon->keeper.token.manufacturer, "SoftHSM project") == 0)
-        warn(warnings, "this token is a folder: restoring an older copy of it together with the "
-                       "log goes unnoticed");
+    if (daemon->keeper.restore == KEEPER_RESTORE_UNNOTICED)
+        warn(warnings, "this token keeps its objects in files: restoring an older copy of them "
+                       "together with the log goes unnoticed");
+    if (daemon->config->approvals_by_uid)
+        warn(warnings, "operators approve by their uid alone: whoever is root is every operator");
+    projection_warning(daemon->projection, projection);
+    if (projection[0] != '\0')
+        warn(warnings, "%s", projection);
 }
 
 static uint64_t head_size(const struct daemon *daemon)
@@ -201,6 +213,13 @@ static uint64_t head_size(const struct daemon *daemon)
         checkpoint_open(&head, daemon->keeper.head, strlen(daemon->keeper.head), &key, NULL) != 0)
         return 0;
     return head.size;
+}
+
+// Records that are signed and that the head in the token does not cover.
+static uint64_t head_lag(const struct daemon *daemon)
+{
+    uint64_t size = log_size(daemon->log), head = head_size(daemon);
+    return daemon->phase == DAEMON_READY && size > head ? size - head : 0;
 }
 
 static uint32_t live_keys(const struct state *state)
@@ -242,6 +261,11 @@ void token_service_status(struct call *call)
     status.keys = live_keys(daemon->state);
     status.started_us = daemon->started_us;
     status.head_size = head_size(daemon);
+    status.head_lag = head_lag(daemon);
+    status.head_interval_ms = daemon->keeper.head_interval_ms;
+    status.restore_unnoticed = daemon->keeper.restore == KEEPER_RESTORE_UNNOTICED;
+    status.sealed = daemon->phase == DAEMON_SEALED;
+    status.approvals = (char *)(daemon->config->approvals_by_uid ? "uids" : "signatures");
     status.n_warnings = warnings.count;
     status.warnings = warnings.pointers;
     response.body_case = CUSTODY__V1__RESPONSE__BODY_STATUS;

@@ -73,9 +73,20 @@ bool action_changes(enum keeper_action action)
     return action == KEEPER_ACTION_ADOPT || action == KEEPER_ACTION_DESTROY;
 }
 
-bool action_needs_head(enum keeper_action action)
+bool action_needs_head(enum record_event event)
 {
-    return action == KEEPER_ACTION_INIT || action == KEEPER_ACTION_DESTROY;
+    switch (event) {
+    case RECORD_TOKEN_INITIALISED:
+    case RECORD_POLICY_LOADED:
+    case RECORD_KEY_REVOKED:
+    case RECORD_KEY_DESTROYING:
+    case RECORD_APPROVAL_REQUESTED:
+    case RECORD_APPROVAL_GIVEN:
+    case RECORD_LOG_LOSS_ACCEPTED:
+        return true;
+    default:
+        return false;
+    }
 }
 
 // Unseals the record's key into the seal's buffer, and makes sure that it is the one the record

@@ -16,8 +16,8 @@ int action_check(const struct vault *vault, const struct keeper_entry *entry, st
 
 // Whether the action changes the token. Such a one waits until its record is durable and signed.
 bool action_changes(enum keeper_action action);
-// Whether the token must hold the new head before the action is done.
-bool action_needs_head(enum keeper_action action);
+// Whether the token must hold the new head before what the record stands for is done or answered.
+bool action_needs_head(enum record_event event);
 
 // Does it. A failure is this entry's alone: its record stands all the same. `now_us` is a monotonic
 // clock's.

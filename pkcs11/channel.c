@@ -23,16 +23,18 @@ struct text_field {
     }
 
 static const struct text_field record_texts[] = {
-    TEXT_FIELD(struct record, host),         TEXT_FIELD(struct record, actor.unit),
-    TEXT_FIELD(struct record, actor.exe),    TEXT_FIELD(struct record, actor.exe_sha256),
-    TEXT_FIELD(struct record, key),          TEXT_FIELD(struct record, ticket),
-    TEXT_FIELD(struct record, lease),        TEXT_FIELD(struct record, request),
-    TEXT_FIELD(struct record, detail),       TEXT_FIELD(struct record, token.label),
-    TEXT_FIELD(struct record, token.serial), TEXT_FIELD(struct record, token.manufacturer),
-    TEXT_FIELD(struct record, token.model),  TEXT_FIELD(struct record, suite),
-    TEXT_FIELD(struct record, log_vkey),     TEXT_FIELD(struct record, host_vkey),
-    TEXT_FIELD(struct record, version),      TEXT_FIELD(struct record, policy_sha256),
-    TEXT_FIELD(struct record, sha256),
+    TEXT_FIELD(struct record, host),          TEXT_FIELD(struct record, actor.unit),
+    TEXT_FIELD(struct record, actor.exe),     TEXT_FIELD(struct record, actor.exe_sha256),
+    TEXT_FIELD(struct record, key),           TEXT_FIELD(struct record, ticket),
+    TEXT_FIELD(struct record, lease),         TEXT_FIELD(struct record, request),
+    TEXT_FIELD(struct record, detail),        TEXT_FIELD(struct record, token.label),
+    TEXT_FIELD(struct record, token.serial),  TEXT_FIELD(struct record, token.manufacturer),
+    TEXT_FIELD(struct record, token.model),   TEXT_FIELD(struct record, suite),
+    TEXT_FIELD(struct record, log_vkey),      TEXT_FIELD(struct record, host_vkey),
+    TEXT_FIELD(struct record, version),       TEXT_FIELD(struct record, policy_sha256),
+    TEXT_FIELD(struct record, sha256),        TEXT_FIELD(struct record, request_id),
+    TEXT_FIELD(struct record, operator_name), TEXT_FIELD(struct record, operator_key),
+    TEXT_FIELD(struct record, signature),
 };
 
 static const size_t record_flags[] = {

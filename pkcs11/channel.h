@@ -21,12 +21,16 @@
 #define KEEPER_PROBE_MAX 24
 #define KEEPER_BOX_SIZE  80 // crypto_box_seal of a 32-byte key
 
+// Seconds after which the log's disk counts as hanging.
+#define KEEPER_DISK_TIMEOUT_S 30
+
 enum keeper_op {
     KEEPER_STATUS = 1, // -> status
     KEEPER_PROBE,      // -> probe
     KEEPER_INIT,       // -> status; creates or finds the objects. Refused once the token holds a
                        // custody-head
-    KEEPER_LIST,       // list_request -> list
+    KEEPER_LIST,       // list_request -> list; with this an opening of the log begins: a head that
+                       // waits is written into the token first
     KEEPER_GENERATE,   // generate -> generated; seals a new key as custody-new/NAME/GENERATION,
                        // releasable to nobody
     KEEPER_LOG_OPEN,   // log_open -> log_opened; must precede the first ENTRY
@@ -48,6 +52,13 @@ enum keeper_action {
                            // custody-host
 };
 
+// Whether the token, once restored from a copy, could not be told from one that was not: then it
+// does not remember the log across a restore of both.
+enum keeper_restore {
+    KEEPER_RESTORE_UNKNOWN = 0, // custody does not know this kind of token: its vendor does
+    KEEPER_RESTORE_UNNOTICED,   // its objects are files, which can be put back
+};
+
 struct keeper_status {
     bool initialised; // it holds every object of `token init`
     bool has_head;
@@ -55,6 +66,8 @@ struct keeper_status {
     uint32_t leftovers; // custody-new/…
     struct record_token token;
     char suite[17];
+    uint32_t restore;          // enum keeper_restore
+    uint32_t head_interval_ms; // how long custody-head may lag behind what was answered
     char log_vkey[NOTE_VKEY_MAX];
     char host_vkey[NOTE_VKEY_MAX];
     char head[NOTE_MAX]; // the signed checkpoint in the token, NUL-terminated; "" when !has_head
@@ -99,9 +112,15 @@ struct keeper_generated {
 // descriptor), recomputes the root of `size` leaves from `edge` (of the `first` leaves before the
 // segment) and its lines, and compares it with the signed head: custodyd's word is believed for
 // nothing.
+//
+// With `accept_loss` the log is opened although it is not the one that the token remembers: at its
+// first `size` lines, whatever their root, and without a checkpoint. The one commit that is taken
+// then is the four records of loss.h, whose approvals the keeper checks itself.
 struct keeper_log_open {
     uint64_t first;            // index of the segment's first record: its name
     char checkpoint[NOTE_MAX]; // the latest signed head, NUL-terminated; "" for an empty log
+    uint32_t accept_loss;      // 0 or 1
+    uint64_t size;             // of accept_loss
     uint32_t edge_length;      // merkle_edge_length(first)
     uint32_t proof_length; // consistency from the token's head to this one, where that is smaller
                            // and not empty

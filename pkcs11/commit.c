@@ -10,9 +10,9 @@
 
 #include "action.h"
 #include "durable.h"
+#include "head_pace.h"
 #include "logfile.h"
-
-#define DURABLE_TIMEOUT_MS 30000 // after this a disk counts as hanging
+#include "loss.h"
 
 struct result {
     uint64_t id; // of the entry's request
@@ -26,15 +26,16 @@ struct commit {
     struct pace pace;
     struct durable *durable;
     struct logfile *log; // NULL until it is opened, and after a refusal
-    uint32_t count;      // entries taken
-    uint32_t answered;   // of the last commit
-    struct error fault;  // the first that was wrong with an entry when it came; ERROR_OK
+    bool accepts_loss;   // the log is not the one that the token remembers
+    struct loss loss;
+    uint32_t count;     // entries taken
+    uint32_t answered;  // of the last commit
+    struct error fault; // the first that was wrong with an entry when it came; ERROR_OK
     struct keeper_entry entries[KEEPER_BATCH_MAX];
     struct result results[KEEPER_BATCH_MAX];
     char *lines; // room for KEEPER_BATCH_MAX lines with their newlines
     size_t lines_length;
-    bool head_waits;
-    int64_t head_since_us;
+    struct head_pace head_pace;
     struct checkpoint head;
     char head_note[NOTE_MAX];
 };
@@ -46,16 +47,19 @@ static int64_t now_us(void)
     return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
 }
 
-int commit_open(struct vault *vault, const char *audit_dir, uint64_t releases_per_second,
-                struct commit **out, struct error *err)
+int commit_open(struct vault *vault, const struct keeper_options *options, struct commit **out,
+                struct error *err)
 {
     struct commit *commit = calloc(1, sizeof(*commit));
     if (commit == NULL)
         return error_set(err, ERROR_RESOURCE_EXHAUSTED, "out of memory");
     commit->vault = vault;
-    commit->audit_dir = strdup(audit_dir);
+    commit->audit_dir = strdup(options->audit_dir);
     commit->lines = malloc((size_t)KEEPER_BATCH_MAX * (RECORD_LINE_MAX + 1));
-    pace_setup(&commit->pace, releases_per_second, now_us());
+    commit->loss.operators = options->operators;
+    commit->loss.by_uid = options->approve_by_uid;
+    pace_setup(&commit->pace, options->releases_per_second, now_us());
+    head_pace_setup(&commit->head_pace, options->head_interval_ms);
     if (commit->audit_dir == NULL || commit->lines == NULL) {
         commit_close(commit);
         return error_set(err, ERROR_RESOURCE_EXHAUSTED, "out of memory");
@@ -83,6 +87,7 @@ void commit_log_close(struct commit *commit)
 {
     logfile_close(commit->log);
     commit->log = NULL;
+    commit->accepts_loss = false;
     commit->count = 0;
     commit->answered = 0;
     commit->fault.code = ERROR_OK;
@@ -130,7 +135,13 @@ static int read_checkpoint(const struct commit *commit, const struct keeper_log_
                            struct checkpoint *checkpoint, struct error *err)
 {
     memset(checkpoint, 0, sizeof(*checkpoint));
-    if (request->checkpoint[0] == '\0') {
+    if (request->accept_loss) {
+        checkpoint->size = request->size;
+        if (request->size == 0 || request->checkpoint[0] != '\0')
+            return error_set(err, ERROR_INVALID_ARGUMENT,
+                             "a loss is accepted of a log that has record 0, and without a "
+                             "checkpoint");
+    } else if (request->checkpoint[0] == '\0') {
         checkpoint->root = merkle_empty_root();
     } else if (checkpoint_open(checkpoint, request->checkpoint, strlen(request->checkpoint),
                                &commit->vault->log.verifier, err) != 0) {
@@ -146,6 +157,17 @@ static int read_checkpoint(const struct commit *commit, const struct keeper_log_
     return 0;
 }
 
+// What the approvals of a loss have to be about.
+static void note_loss(struct commit *commit, const struct merkle_edge *edge)
+{
+    const struct head *head = &commit->vault->head;
+    commit->accepts_loss = true;
+    commit->loss.remembered.size = head->present ? head->checkpoint.size : 0;
+    commit->loss.remembered.root = head->present ? head->checkpoint.root : merkle_empty_root();
+    commit->loss.found.size = edge->size;
+    commit->loss.found.root = merkle_edge_root(edge);
+}
+
 int commit_log_open(struct commit *commit, const struct keeper_log_open *request,
                     struct keeper_log_opened *opened, struct error *err)
 {
@@ -157,7 +179,8 @@ int commit_log_open(struct commit *commit, const struct keeper_log_open *request
         return -1;
     struct checkpoint checkpoint;
     if (read_checkpoint(commit, request, &checkpoint, err) != 0 ||
-        check_remembered(&commit->vault->head, &checkpoint, request, err) != 0)
+        (!request->accept_loss &&
+         check_remembered(&commit->vault->head, &checkpoint, request, err) != 0))
         return -1;
     struct merkle_edge edge = {.size = request->first};
     memcpy(edge.hashes, request->edge, request->edge_length * sizeof(edge.hashes[0]));
@@ -165,7 +188,9 @@ int commit_log_open(struct commit *commit, const struct keeper_log_open *request
     if (logfile_open(commit->audit_dir, &edge, checkpoint.size, &log, err) != 0)
         return -1;
     struct merkle_hash root = merkle_edge_root(logfile_edge(log));
-    if (memcmp(&root, &checkpoint.root, sizeof(root)) != 0) {
+    if (request->accept_loss) {
+        note_loss(commit, logfile_edge(log));
+    } else if (memcmp(&root, &checkpoint.root, sizeof(root)) != 0) {
         logfile_close(log);
         return error_set(err, ERROR_DATA_LOSS,
                          "the log's lines do not give the root that its head of %" PRIu64
@@ -252,7 +277,7 @@ static uint32_t early_count(const struct commit *commit)
 // After the disk: it must still be the file of that name, and hold what was compared before.
 static int check_durable(struct commit *commit, struct error *err)
 {
-    if (durable_wait(commit->durable, DURABLE_TIMEOUT_MS, err) != 0 ||
+    if (durable_wait(commit->durable, KEEPER_DISK_TIMEOUT_S * 1000, err) != 0 ||
         logfile_check(commit->log, err) != 0)
         return -1;
     return logfile_compare(commit->log, 0, commit->lines, commit->lines_length, err);
@@ -267,9 +292,7 @@ static int sign_head(struct commit *commit, const struct merkle_edge *edge, stru
     checkpoint_format(&head, text);
     if (sign_note(&commit->vault->log, commit->vault->token, text, note, &length, err) != 0)
         return -1;
-    if (!commit->head_waits)
-        commit->head_since_us = now_us();
-    commit->head_waits = true;
+    head_pace_signed(&commit->head_pace, now_us());
     commit->head = head;
     memcpy(commit->head_note, note, length + 1);
     return 0;
@@ -304,12 +327,25 @@ static int perform_late(struct commit *commit, uint32_t early, struct error *err
 {
     bool needs_head = false;
     for (uint32_t i = 0; i < commit->count; i++)
-        needs_head = needs_head || action_needs_head(commit->entries[i].action);
+        needs_head = needs_head || action_needs_head(commit->entries[i].record.event);
     if (needs_head && commit_head_write(commit, err) != 0)
         return -1;
     for (uint32_t i = early; i < commit->count; i++)
         if (commit->entries[i].action != KEEPER_ACTION_ADOPT)
             perform(commit, i);
+    return 0;
+}
+
+// A loss is accepted only where the log was opened for it, and there nothing else is done.
+static int check_loss(const struct commit *commit, struct error *err)
+{
+    if (commit->accepts_loss)
+        return loss_check(&commit->loss, commit->entries, commit->count, err);
+    for (uint32_t i = 0; i < commit->count; i++)
+        if (commit->entries[i].record.event == RECORD_LOG_LOSS_ACCEPTED)
+            return error_set(err, ERROR_FAILED_PRECONDITION,
+                             "record %" PRIu64 " accepts a loss, but token and log agree",
+                             commit->entries[i].record.seq);
     return 0;
 }
 
@@ -326,7 +362,7 @@ static int run(struct commit *commit, uint32_t count, struct error *err)
         return error_set(err, ERROR_INVALID_ARGUMENT, "a commit of %u records came with %u",
                          (unsigned)count, (unsigned)commit->count);
     struct merkle_edge edge = *logfile_edge(commit->log);
-    if (take_records(commit, &edge, err) != 0 ||
+    if (check_loss(commit, err) != 0 || take_records(commit, &edge, err) != 0 ||
         durable_begin(commit->durable, logfile_descriptor(commit->log), err) != 0)
         return -1;
     uint32_t early = early_count(commit);
@@ -343,6 +379,7 @@ static int run(struct commit *commit, uint32_t count, struct error *err)
         perform_late(commit, early, err) != 0)
         return -1;
     logfile_advance(commit->log, &edge, commit->lines_length);
+    commit->accepts_loss = false;
     return 0;
 }
 
@@ -379,19 +416,19 @@ bool commit_result(const struct commit *commit, uint32_t index, struct keeper_re
     return true;
 }
 
-bool commit_head_waits(const struct commit *commit, int64_t *since_us)
+int commit_head_due(const struct commit *commit)
 {
-    *since_us = commit->head_since_us;
-    return commit->head_waits;
+    int64_t due_us = head_pace_due(&commit->head_pace, now_us());
+    return due_us < 0 ? -1 : (int)((due_us + 999) / 1000);
 }
 
 int commit_head_write(struct commit *commit, struct error *err)
 {
-    if (!commit->head_waits)
+    if (!commit->head_pace.waits)
         return 0;
     if (head_store(commit->vault->token, &commit->head, commit->head_note, &commit->vault->head,
                    err) != 0)
         return error_prefix(err, "writing custody-head");
-    commit->head_waits = false;
+    head_pace_written(&commit->head_pace);
     return 0;
 }

@@ -7,14 +7,15 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "channel.h"
+#include "keeper.h"
 #include "vault.h"
 
 struct commit;
 
-// Works on `vault`, which must outlive it, and on the log under `audit_dir`.
-int commit_open(struct vault *vault, const char *audit_dir, uint64_t releases_per_second,
-                struct commit **commit, struct error *err);
+// Works on `vault`, which must outlive it as the options' operators must, and on the log under the
+// options' audit_dir.
+int commit_open(struct vault *vault, const struct keeper_options *options, struct commit **commit,
+                struct error *err);
 void commit_close(struct commit *commit); // NULL is allowed; the head is not written here
 
 // Opens the log where the signed head in `request` says it stands, and checks that against the file
@@ -38,8 +39,8 @@ int commit_run(struct commit *commit, uint32_t count, struct keeper_committed *c
 uint32_t commit_results(const struct commit *commit);
 bool commit_result(const struct commit *commit, uint32_t index, struct keeper_reply *reply);
 
-// Whether a head waits to be written into the token, and since when (monotonic microseconds).
-bool commit_head_waits(const struct commit *commit, int64_t *since_us);
+// In how many milliseconds the head that waits is due in the token; 0 = now, -1 when none waits.
+int commit_head_due(const struct commit *commit);
 // Writes it. Does nothing when none waits.
 int commit_head_write(struct commit *commit, struct error *err);
 

@@ -52,12 +52,17 @@ int head_store(struct token *token, const struct checkpoint *checkpoint, const c
     head->checkpoint = *checkpoint;
     snprintf(head->note, sizeof(head->note), "%s", note);
     CK_OBJECT_HANDLE old[HEAD_OBJECTS_MAX];
-    size_t count = head->objects;
+    size_t count = head->objects < HEAD_OBJECTS_MAX ? head->objects : HEAD_OBJECTS_MAX - 1;
     memcpy(old, head->handles, sizeof(old));
     head->objects = 1;
     head->handles[0] = fresh;
-    for (size_t i = 0; i < count; i++)
-        if (object_destroy(token, old[i], err) != 0)
-            return -1;
+    for (size_t i = 0; i < count; i++) {
+        if (object_destroy(token, old[i], err) == 0)
+            continue;
+        // What is left is destroyed with the next one: it must not outlive this head.
+        head->objects += count - i;
+        memcpy(head->handles + 1, old + i, (count - i) * sizeof(old[0]));
+        return -1;
+    }
     return 0;
 }

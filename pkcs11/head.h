@@ -24,8 +24,10 @@ struct head {
 int head_load(struct token *token, const struct note_key *verifier, struct head *head,
               struct error *err);
 
-// Stores a newer one: created anew and read back before the older objects are destroyed (a data
-// object cannot be changed in place), so that at any instant the token holds a whole one.
+// Stores the head that counts from now on, which is a newer one, or after an accepted loss perhaps
+// a smaller one (a crash before the larger one is gone leaves that in force): created anew and read
+// back before the older objects are destroyed (a data object cannot be changed in place), so that
+// at any instant the token holds a whole one.
 int head_store(struct token *token, const struct checkpoint *checkpoint, const char *note,
                struct head *head, struct error *err);
 

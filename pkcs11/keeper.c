@@ -5,19 +5,17 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "commit.h"
 #include "probe.h"
 #include "vault.h"
 
-#define HEAD_IDLE_MS  50      // a head waits this long for the channel to be idle,
-#define HEAD_LAG_US   1000000 // and no longer than this under load
-#define HEAD_RETRY_MS 1000    // after it could not be written
+#define HEAD_RETRY_MS 1000 // after custody-head could not be written
 
 struct keeper {
     struct vault vault;
     struct commit *commit;
+    uint32_t head_interval_ms;
     struct keeper_reply reply; // the one being made
     bool head_failed; // the last attempt to write custody-head failed: nothing is committed until
                       // one works
@@ -32,8 +30,8 @@ int keeper_open(const struct keeper_options *options, struct keeper **out, struc
         free(keeper);
         return -1;
     }
-    if (commit_open(&keeper->vault, options->audit_dir, options->releases_per_second,
-                    &keeper->commit, err) != 0) {
+    keeper->head_interval_ms = options->head_interval_ms;
+    if (commit_open(&keeper->vault, options, &keeper->commit, err) != 0) {
         keeper_close(keeper);
         return -1;
     }
@@ -56,6 +54,7 @@ void keeper_close(struct keeper *keeper)
 void keeper_describe(const struct keeper *keeper, struct keeper_status *status)
 {
     vault_status(&keeper->vault, status);
+    status->head_interval_ms = keeper->head_interval_ms;
 }
 
 void keeper_client_gone(struct keeper *keeper)
@@ -63,19 +62,10 @@ void keeper_client_gone(struct keeper *keeper)
     commit_log_close(keeper->commit);
 }
 
-static int64_t now_us(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
-}
-
 int keeper_patience(const struct keeper *keeper)
 {
-    int64_t since;
-    if (!commit_head_waits(keeper->commit, &since))
-        return -1;
-    return keeper->head_failed ? HEAD_RETRY_MS : HEAD_IDLE_MS;
+    int due = commit_head_due(keeper->commit);
+    return due >= 0 && keeper->head_failed ? HEAD_RETRY_MS : due;
 }
 
 // Whether the token still works after what failed; else fills `err`.
@@ -129,7 +119,7 @@ static int perform(struct keeper *keeper, const struct keeper_request *request,
     struct vault *vault = &keeper->vault;
     switch ((enum keeper_op)request->header.op) {
     case KEEPER_STATUS:
-        vault_status(vault, &reply->body.status);
+        keeper_describe(keeper, &reply->body.status);
         return 0;
     case KEEPER_PROBE:
         probe_run(vault->token, vault->initialised ? &vault->keys : NULL, &reply->body.probe);
@@ -137,9 +127,11 @@ static int perform(struct keeper *keeper, const struct keeper_request *request,
     case KEEPER_INIT:
         if (vault_init(vault, &reply->error) != 0)
             return -1;
-        vault_status(vault, &reply->body.status);
+        keeper_describe(keeper, &reply->body.status);
         return 0;
     case KEEPER_LIST:
+        if (commit_head_write(keeper->commit, &reply->error) != 0)
+            return -1;
         vault_list(vault, request->body.list.first, &reply->body.list);
         return 0;
     case KEEPER_GENERATE:
@@ -196,9 +188,8 @@ enum keeper_outcome keeper_answer(struct keeper *keeper, const struct keeper_req
         *err = channel;
         return KEEPER_CHANNEL_LOST;
     }
-    int64_t since_us;
-    if (outcome == KEEPER_GOES_ON && commit_head_waits(keeper->commit, &since_us) &&
-        now_us() - since_us >= HEAD_LAG_US)
+    // Off the path of the answer, which has just left.
+    if (outcome == KEEPER_GOES_ON && commit_head_due(keeper->commit) == 0)
         return keeper_idle(keeper, err);
     return outcome;
 }

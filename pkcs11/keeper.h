@@ -7,12 +7,16 @@
 #include <stdint.h>
 
 #include "channel.h"
+#include "operators.h"
 
 struct keeper_options {
     const char *host;
     const char *token;     // RFC 7512 URI
     const char *audit_dir; // the folder that has log/
     uint64_t releases_per_second;
+    const struct operators *operators; // whose signatures accept a loss
+    bool approve_by_uid;               // two uids do so as well
+    uint32_t head_interval_ms;         // how long custody-head may lag while commits are many
 };
 
 struct keeper;

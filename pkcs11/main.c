@@ -28,10 +28,14 @@ enum {
 #define RELEASES_DEFAULT 100
 #define RELEASES_MAX     1000000
 
+#define HEAD_INTERVAL_DEFAULT_MS 1000
+#define HEAD_INTERVAL_MAX_MS     60000
+
 struct arguments {
     struct keeper_options keeper;
     int fd; // -1 when not given
     const char *socket;
+    const char *operators; // NULL when not given
     uid_t client_uid;
 };
 
@@ -42,6 +46,9 @@ enum option_key {
     OPTION_FD,
     OPTION_SOCKET,
     OPTION_RATE,
+    OPTION_HEAD,
+    OPTION_OPERATORS,
+    OPTION_BY_UID,
     OPTION_UID
 };
 
@@ -54,6 +61,12 @@ static const struct argp_option options[] = {
     {"socket", OPTION_SOCKET, "PATH", 0, "listen on this path", 1},
     {"client-uid", OPTION_UID, "UID", 0, "serve clients of this user only", 1},
     {"releases-per-second", OPTION_RATE, "N", 0, "let out no more keys than this (100)", 2},
+    {"operators", OPTION_OPERATORS, "FILE", 0,
+     "the operators' SSH keys, whose signatures accept a loss of records", 2},
+    {"approve-by-uid", OPTION_BY_UID, NULL, 0,
+     "accept a loss that two uids approved without signing: the weaker mode", 2},
+    {"head-interval", OPTION_HEAD, "MS", 0,
+     "while records are many, write the log's head into the token so often (1000)", 2},
     {0},
 };
 
@@ -109,6 +122,16 @@ static error_t parse_option(int key, char *value, struct argp_state *state)
     case OPTION_RATE:
         arguments->keeper.releases_per_second =
             parse_number(value, 1, RELEASES_MAX, "--releases-per-second", state);
+        return 0;
+    case OPTION_OPERATORS:
+        arguments->operators = value;
+        return 0;
+    case OPTION_BY_UID:
+        arguments->keeper.approve_by_uid = true;
+        return 0;
+    case OPTION_HEAD:
+        arguments->keeper.head_interval_ms =
+            (uint32_t)parse_number(value, 1, HEAD_INTERVAL_MAX_MS, "--head-interval", state);
         return 0;
     case ARGP_KEY_ARG:
         argp_error(state, "there is no argument '%s'", value);
@@ -219,12 +242,18 @@ static int keep(const struct arguments *arguments, int fd)
 int main(int argc, char **argv)
 {
     struct error err = {.code = ERROR_OK};
-    struct arguments arguments = {
-        .keeper.releases_per_second = RELEASES_DEFAULT, .fd = -1, .client_uid = SERVE_ANYBODY};
+    struct arguments arguments = {.keeper.releases_per_second = RELEASES_DEFAULT,
+                                  .keeper.head_interval_ms = HEAD_INTERVAL_DEFAULT_MS,
+                                  .fd = -1,
+                                  .client_uid = SERVE_ANYBODY};
     argp_err_exit_status = EXIT_BAD_USAGE;
     argp_parse(&parser, argc, argv, 0, NULL, &arguments);
     if (harden_bind_now(argv, &err) != 0 || harden_process(&err) != 0)
         return fail(&err, EXIT_FAILED);
+    struct operators operators = {.count = 0};
+    if (arguments.operators != NULL && operators_read(arguments.operators, &operators, &err) != 0)
+        return fail(&err, EXIT_FAILED);
+    arguments.keeper.operators = &operators;
     int fd = -1;
     if (take_descriptor(&arguments, &fd, &err) != 0)
         return fail(&err, EXIT_FAILED);

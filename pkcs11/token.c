@@ -291,6 +291,25 @@ void token_renew(struct token *token)
     }
 }
 
+enum keeper_restore token_restore(const struct token *token)
+{
+    // As the libraries name themselves. openCryptoki keeps the objects of all its tokens in files
+    // under /var/lib; tpm2-pkcs11 keeps them in a database, whose age the TPM does not know.
+    static const char *const in_files[] = {"openCryptoki", "TPM2.0 Cryptoki",
+                                           "NSS Internal Crypto Services"};
+    CK_INFO raw;
+    char library[sizeof(raw.libraryDescription) + 1];
+    if (token->sync != NULL)
+        return KEEPER_RESTORE_UNNOTICED;
+    if (token->module->C_GetInfo(&raw) != CKR_OK)
+        return KEEPER_RESTORE_UNKNOWN;
+    copy_padded(library, sizeof(library), raw.libraryDescription, sizeof(raw.libraryDescription));
+    for (size_t i = 0; i < sizeof(in_files) / sizeof(in_files[0]); i++)
+        if (strcasestr(library, in_files[i]) != NULL)
+            return KEEPER_RESTORE_UNNOTICED;
+    return KEEPER_RESTORE_UNKNOWN;
+}
+
 int token_fail(struct token *token, CK_RV rv, const char *function, struct error *err)
 {
     // An operation that failed may be left active in its session, and SoftHSM's is not to be

@@ -12,6 +12,7 @@
 
 #include <p11-kit/pkcs11.h>
 
+#include "channel.h"
 #include "error.h"
 #include "record.h"
 
@@ -30,6 +31,9 @@ CK_FUNCTION_LIST *token_module(const struct token *token);
 CK_SESSION_HANDLE token_session(const struct token *token);
 // What the token says of itself, as a record states it.
 const struct record_token *token_describe(const struct token *token);
+
+// Whether its objects are files, which can be put back as they were.
+enum keeper_restore token_restore(const struct token *token);
 
 // Fills `err` with "token 'LABEL': FUNCTION: words", renews the session and marks the token
 // doubtful. Returns -1.

@@ -57,6 +57,7 @@ void vault_status(const struct vault *vault, struct keeper_status *status)
     status->blobs = (uint32_t)blobs_adopted(vault->blobs);
     status->leftovers = (uint32_t)blobs_count(vault->blobs) - status->blobs;
     status->token = *token_describe(vault->token);
+    status->restore = token_restore(vault->token);
     snprintf(status->suite, sizeof(status->suite), "%s",
              sealed_suite_name(seal_suite(vault->seal)));
     if (vault->initialised) {

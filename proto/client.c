@@ -136,7 +136,8 @@ static int client_receive(struct custody *custody, uint64_t id, int64_t deadline
 }
 
 static int call_until(struct custody *custody, int64_t deadline, Custody__V1__Request *request,
-                      Custody__V1__Response__BodyCase expected, Custody__V1__Response **answer,
+                      Custody__V1__Response__BodyCase expected,
+                      Custody__V1__Response__BodyCase other, Custody__V1__Response **answer,
                       struct error *err)
 {
     *answer = NULL;
@@ -150,7 +151,7 @@ static int call_until(struct custody *custody, int64_t deadline, Custody__V1__Re
         client_refused(*answer, err);
         goto cleanup;
     }
-    if ((*answer)->body_case != expected) {
+    if ((*answer)->body_case != expected && (*answer)->body_case != other) {
         client_bad_answer(custody, "is not of the kind that was asked for", err);
         goto cleanup;
     }
@@ -166,8 +167,16 @@ int client_call(struct custody *custody, Custody__V1__Request *request,
                 Custody__V1__Response__BodyCase expected, Custody__V1__Response **answer,
                 struct error *err)
 {
-    return call_until(custody, connection_deadline(custody->timeout_ms), request, expected, answer,
-                      err);
+    return client_call_either(custody, request, expected, expected, answer, err);
+}
+
+int client_call_either(struct custody *custody, Custody__V1__Request *request,
+                       Custody__V1__Response__BodyCase expected,
+                       Custody__V1__Response__BodyCase other, Custody__V1__Response **answer,
+                       struct error *err)
+{
+    return call_until(custody, connection_deadline(custody->timeout_ms), request, expected, other,
+                      answer, err);
 }
 
 static int client_hello(struct custody *custody, int64_t deadline, const char *name,
@@ -180,8 +189,8 @@ static int client_hello(struct custody *custody, int64_t deadline, const char *n
     request.body_case = CUSTODY__V1__REQUEST__BODY_HELLO;
     request.hello = &hello;
     Custody__V1__Response *answer = NULL;
-    if (call_until(custody, deadline, &request, CUSTODY__V1__RESPONSE__BODY_HELLO, &answer, err) <
-        0)
+    if (call_until(custody, deadline, &request, CUSTODY__V1__RESPONSE__BODY_HELLO,
+                   CUSTODY__V1__RESPONSE__BODY_HELLO, &answer, err) < 0)
         return -1;
     int result = 0;
     if (answer->hello->version != CLIENT_PROTOCOL_VERSION)

@@ -19,6 +19,11 @@
 int client_call(struct custody *custody, Custody__V1__Request *request,
                 Custody__V1__Response__BodyCase expected, Custody__V1__Response **answer,
                 struct error *err);
+// The same where either of two bodies may come.
+int client_call_either(struct custody *custody, Custody__V1__Request *request,
+                       Custody__V1__Response__BodyCase expected,
+                       Custody__V1__Response__BodyCase other, Custody__V1__Response **answer,
+                       struct error *err);
 void client_free(Custody__V1__Response *answer);
 
 // The pinned log key; NULL when there is none.

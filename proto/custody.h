@@ -118,6 +118,11 @@ struct custody_status {
     int64_t started_us;
     size_t warning_count;
     char warnings[8][256];
+    bool sealed;               // token and log disagree: log_message says where
+    uint64_t head_lag;         // records signed that the head in the token does not cover
+    uint32_t head_interval_ms; // how long it may lag: within this a restored log goes unnoticed
+    bool restore_unnoticed;    // the token can be put back with the log; false: custody cannot tell
+    char approvals[16];        // "signatures", or "uids", which is the weaker
 };
 CUSTODY_API int custody_status(struct custody *custody, struct custody_status *status,
                                struct custody_error *err);
@@ -171,8 +176,43 @@ CUSTODY_API int custody_key_generate(struct custody *custody, const char *key, c
 CUSTODY_API int custody_key_publish(struct custody *custody, const char *key, uint64_t generation,
                                     const char *ticket, char *bundle, size_t size,
                                     struct custody_error *err);
+
+// A dangerous operation that waits for two operators' approvals, or has them.
+struct custody_request {
+    char id[33];                      // hex digits
+    char operation[32];               // "key.destroy", "log.accept-loss"
+    char text[1024];                  // what operators sign: ssh-keygen -Y sign -n custody-approval
+    char key[64];                     // of key.destroy
+    uint64_t generation;              // …
+    uint32_t uid;                     // of who requested it
+    int64_t requested_us, expires_us; // microseconds since 1970 UTC; 0 = it does not expire
+    uint64_t old_size, new_size; // of log.accept-loss: records the token remembers, and there are
+    unsigned needed;             // so many approvals
+    size_t operator_count;       // so many has it
+    char operators[8][64];       // from these
+};
+
+// Destroys a generation: 0 with `out` filled. An active one is destroyed only under a request that
+// two operators approved, `request_id`; where that is NULL, the request is made instead: returns 1
+// with `request` filled.
 CUSTODY_API int custody_key_destroy(struct custody *custody, const char *key, uint64_t generation,
-                                    const char *ticket, struct custody_key *out,
+                                    const char *ticket, const char *request_id,
+                                    struct custody_key *out, struct custody_request *request,
+                                    struct custody_error *err);
+
+// The request `id`, or all that are open when NULL. `*requests` is an array of `*count` for the
+// caller to free().
+CUSTODY_API int custody_list_requests(struct custody *custody, const char *id,
+                                      struct custody_request **requests, size_t *count,
+                                      struct custody_error *err);
+// Approves a request: `signature` is the base64 inside of what ssh-keygen -Y sign writes; NULL
+// approves by uid alone, where that is configured. `name` (64 bytes) becomes the operator's.
+CUSTODY_API int custody_approve(struct custody *custody, const char *id, const char *signature,
+                                struct custody_request *request, char name[64],
+                                struct custody_error *err);
+// Goes on with a log that lacks what the token remembers: 0 when that was done, 1 when it needs
+// approvals first. `request` is filled when 1 is returned; else its sizes are.
+CUSTODY_API int custody_accept_loss(struct custody *custody, struct custody_request *request,
                                     struct custody_error *err);
 
 #ifdef __cplusplus

@@ -4,8 +4,6 @@
 
 #include <string.h>
 
-#include <sodium.h>
-
 bool lines_next(struct lines *lines, struct line *line)
 {
     const char *end = lines->left == 0 ? NULL : memchr(lines->next, '\n', lines->left);
@@ -46,20 +44,61 @@ bool line_decimal(const struct line *line, uint64_t *value)
     return true;
 }
 
-static bool is_base64(char c)
+// The value of a base64 character; above 63 for any other byte.
+static uint32_t base64_value(char c)
 {
-    return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '+' ||
-           c == '/' || c == '=';
+    static const uint8_t values[128] = {
+#define OTHERS 255, 255, 255, 255, 255, 255, 255, 255
+        OTHERS, OTHERS, OTHERS, OTHERS, OTHERS, 255, 255, 255, 62,  255, 255, 255, 63,  52,  53, 54,
+        55,     56,     57,     58,     59,     60,  61,  255, 255, 255, 255, 255, 255, 255, 0,  1,
+        2,      3,      4,      5,      6,      7,   8,   9,   10,  11,  12,  13,  14,  15,  16, 17,
+        18,     19,     20,     21,     22,     23,  24,  25,  255, 255, 255, 255, 255, 255, 26, 27,
+        28,     29,     30,     31,     32,     33,  34,  35,  36,  37,  38,  39,  40,  41,  42, 43,
+        44,     45,     46,     47,     48,     49,  50,  51,  255, 255, 255, 255, 255,
+#undef OTHERS
+    };
+    return (unsigned char)c < 128 ? values[(unsigned char)c] : 255;
+}
+
+// Of two or three characters at the end: their bytes, and that the bits nothing uses are zero.
+static bool decode_last(const char *text, size_t count, uint8_t *bytes)
+{
+    uint32_t a = base64_value(text[0]), b = base64_value(text[1]);
+    uint32_t c = count == 3 ? base64_value(text[2]) : 0;
+    uint32_t unused = count == 3 ? c & 3 : b & 15;
+    if (a > 63 || b > 63 || c > 63 || unused != 0)
+        return false;
+    bytes[0] = (uint8_t)(a << 2 | b >> 4);
+    if (count == 3)
+        bytes[1] = (uint8_t)(b << 4 | c >> 2);
+    return true;
 }
 
 bool line_base64_any(const struct line *line, void *bytes, size_t room, size_t *size)
 {
-    for (size_t i = 0; i < line->length; i++)
-        if (!is_base64(line->text[i]))
+    const char *text = line->text;
+    size_t length = line->length;
+    if (length % 4 != 0)
+        return false;
+    size_t padding = length == 0 || text[length - 1] != '=' ? 0 : text[length - 2] != '=' ? 1 : 2;
+    size_t decoded = length / 4 * 3 - padding, whole = (length - (padding > 0 ? 4 : 0)) / 4;
+    uint8_t *out = bytes;
+    if (decoded > room)
+        return false;
+    for (size_t i = 0; i < whole; i++, text += 4, out += 3) {
+        uint32_t a = base64_value(text[0]), b = base64_value(text[1]);
+        uint32_t c = base64_value(text[2]), d = base64_value(text[3]);
+        if ((a | b | c | d) > 63)
             return false;
-    // The decoder refuses missing and superfluous padding, and set bits that nothing uses.
-    return sodium_base642bin(bytes, room, line->text, line->length, NULL, size, NULL,
-                             sodium_base64_VARIANT_ORIGINAL) == 0;
+        uint32_t bits = a << 18 | b << 12 | c << 6 | d;
+        out[0] = (uint8_t)(bits >> 16);
+        out[1] = (uint8_t)(bits >> 8);
+        out[2] = (uint8_t)bits;
+    }
+    if (padding > 0 && !decode_last(text, 4 - padding, out))
+        return false;
+    *size = decoded;
+    return true;
 }
 
 bool line_base64(const struct line *line, void *bytes, size_t size)

@@ -5,7 +5,6 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include <sodium.h>
 
@@ -28,7 +27,8 @@ enum kind {
 };
 
 struct field {
-    const char *name;
+    char name[20]; // in the row, as most rows are passed over by its first byte
+    uint8_t name_length;
     enum kind kind;
     bool always; // stands even when zero or empty
     size_t offset;
@@ -39,17 +39,19 @@ struct field {
 #define MEMBER_SIZE(type, member) sizeof(((struct type *)0)->member)
 #define FIELD_(type, kind, always, name, member)                                                   \
     {                                                                                              \
-        name, kind, always, offsetof(struct type, member), MEMBER_SIZE(type, member), NULL         \
+        name, sizeof(name) - 1, kind, always, offsetof(struct type, member),                       \
+            MEMBER_SIZE(type, member), NULL                                                        \
     }
 #define FIELD(kind, name, member)  FIELD_(record, kind, false, name, member)
 #define ALWAYS(kind, name, member) FIELD_(record, kind, true, name, member)
 #define OBJECT(name, member, table)                                                                \
     {                                                                                              \
-        name, KIND_OBJECT, false, offsetof(struct record, member.present), 1, table                \
+        name, sizeof(name) - 1, KIND_OBJECT, false, offsetof(struct record, member.present), 1,    \
+            table                                                                                  \
     }
 #define END                                                                                        \
     {                                                                                              \
-        NULL, KIND_U64, false, 0, 0, NULL                                                          \
+        "", 0, KIND_U64, false, 0, 0, NULL                                                         \
     }
 
 static const struct field actor_fields[] = {
@@ -119,65 +121,76 @@ static const struct field record_fields[] = {
 
 // ---- names ----
 
-static const char *const event_names[RECORD_EVENTS] = {
-    [RECORD_TOKEN_INITIALISED] = "token.initialised",
-    [RECORD_TOKEN_OPENED] = "token.opened",
-    [RECORD_TOKEN_LOST] = "token.lost",
-    [RECORD_TOKEN_REKEYED] = "token.rekeyed",
-    [RECORD_LOG_KEY_CHANGED] = "log.key-changed",
-    [RECORD_LOG_RECOVERED] = "log.recovered",
-    [RECORD_LOG_SEALED] = "log.sealed",
-    [RECORD_LOG_STUCK] = "log.stuck",
-    [RECORD_DAEMON_STARTED] = "daemon.started",
-    [RECORD_DAEMON_STOPPED] = "daemon.stopped",
-    [RECORD_POLICY_LOADED] = "policy.loaded",
-    [RECORD_CLOCK_STEPPED] = "clock.stepped",
-    [RECORD_KEY_GENERATED] = "key.generated",
-    [RECORD_KEY_IMPORTED] = "key.imported",
-    [RECORD_KEY_PUBLISHED] = "key.published",
-    [RECORD_KEY_ACTIVATED] = "key.activated",
-    [RECORD_KEY_DEACTIVATED] = "key.deactivated",
-    [RECORD_KEY_SUSPENDED] = "key.suspended",
-    [RECORD_KEY_REVOKED] = "key.revoked",
-    [RECORD_KEY_DESTROYING] = "key.destroying",
-    [RECORD_KEY_DESTROYED] = "key.destroyed",
-    [RECORD_RELEASE_GRANTED] = "release.granted",
-    [RECORD_RELEASE_DENIED] = "release.denied",
-    [RECORD_RELEASE_APPLIED] = "release.applied",
-    [RECORD_RELEASE_FAILED] = "release.failed",
-    [RECORD_LEASE_EXPIRED] = "lease.expired",
-    [RECORD_ACCESS_DENIED] = "access.denied",
-    [RECORD_APPROVAL_REQUESTED] = "approval.requested",
-    [RECORD_APPROVAL_GIVEN] = "approval.given",
-    [RECORD_LOG_LOSS_ACCEPTED] = "log.loss-accepted",
+// A name and its length: most of what a parser compares differs in that already.
+struct name {
+    const char *text;
+    size_t length;
+};
+#define NAME(text)                                                                                 \
+    {                                                                                              \
+        text, sizeof(text) - 1                                                                     \
+    }
+
+static const struct name event_names[RECORD_EVENTS] = {
+    [RECORD_TOKEN_INITIALISED] = NAME("token.initialised"),
+    [RECORD_TOKEN_OPENED] = NAME("token.opened"),
+    [RECORD_TOKEN_LOST] = NAME("token.lost"),
+    [RECORD_TOKEN_REKEYED] = NAME("token.rekeyed"),
+    [RECORD_LOG_KEY_CHANGED] = NAME("log.key-changed"),
+    [RECORD_LOG_RECOVERED] = NAME("log.recovered"),
+    [RECORD_LOG_SEALED] = NAME("log.sealed"),
+    [RECORD_LOG_STUCK] = NAME("log.stuck"),
+    [RECORD_DAEMON_STARTED] = NAME("daemon.started"),
+    [RECORD_DAEMON_STOPPED] = NAME("daemon.stopped"),
+    [RECORD_POLICY_LOADED] = NAME("policy.loaded"),
+    [RECORD_CLOCK_STEPPED] = NAME("clock.stepped"),
+    [RECORD_KEY_GENERATED] = NAME("key.generated"),
+    [RECORD_KEY_IMPORTED] = NAME("key.imported"),
+    [RECORD_KEY_PUBLISHED] = NAME("key.published"),
+    [RECORD_KEY_ACTIVATED] = NAME("key.activated"),
+    [RECORD_KEY_DEACTIVATED] = NAME("key.deactivated"),
+    [RECORD_KEY_SUSPENDED] = NAME("key.suspended"),
+    [RECORD_KEY_REVOKED] = NAME("key.revoked"),
+    [RECORD_KEY_DESTROYING] = NAME("key.destroying"),
+    [RECORD_KEY_DESTROYED] = NAME("key.destroyed"),
+    [RECORD_RELEASE_GRANTED] = NAME("release.granted"),
+    [RECORD_RELEASE_DENIED] = NAME("release.denied"),
+    [RECORD_RELEASE_APPLIED] = NAME("release.applied"),
+    [RECORD_RELEASE_FAILED] = NAME("release.failed"),
+    [RECORD_LEASE_EXPIRED] = NAME("lease.expired"),
+    [RECORD_ACCESS_DENIED] = NAME("access.denied"),
+    [RECORD_APPROVAL_REQUESTED] = NAME("approval.requested"),
+    [RECORD_APPROVAL_GIVEN] = NAME("approval.given"),
+    [RECORD_LOG_LOSS_ACCEPTED] = NAME("log.loss-accepted"),
 };
 
-static const char *const reason_names[REASONS] = {
-    [REASON_BOOT] = "BOOT",         [REASON_RESTORE] = "RESTORE",   [REASON_ROTATION] = "ROTATION",
-    [REASON_ROLLBACK] = "ROLLBACK", [REASON_OPERATOR] = "OPERATOR",
+static const struct name reason_names[REASONS] = {
+    [REASON_BOOT] = NAME("BOOT"),         [REASON_RESTORE] = NAME("RESTORE"),
+    [REASON_ROTATION] = NAME("ROTATION"), [REASON_ROLLBACK] = NAME("ROLLBACK"),
+    [REASON_OPERATOR] = NAME("OPERATOR"),
 };
 
-static const char *const purpose_names[PURPOSES] = {
-    [PURPOSE_WIREGUARD] = "wireguard-private",
-    [PURPOSE_PRESHARED] = "preshared",
-    [PURPOSE_RECEIVE] = "receive",
+static const struct name purpose_names[PURPOSES] = {
+    [PURPOSE_WIREGUARD] = NAME("wireguard-private"),
+    [PURPOSE_PRESHARED] = NAME("preshared"),
+    [PURPOSE_RECEIVE] = NAME("receive"),
 };
 
-static const char *const operation_names[OPERATIONS] = {
-    [OPERATION_KEY_DESTROY] = "key.destroy",
-    [OPERATION_ACCEPT_LOSS] = "log.accept-loss",
+static const struct name operation_names[OPERATIONS] = {
+    [OPERATION_KEY_DESTROY] = NAME("key.destroy"),
+    [OPERATION_ACCEPT_LOSS] = NAME("log.accept-loss"),
 };
 
-static const char *name_at(const char *const *names, uint32_t count, uint32_t i)
+static const char *name_at(const struct name *names, uint32_t count, uint32_t i)
 {
-    return i < count ? names[i] : NULL;
+    return i < count ? names[i].text : NULL;
 }
 
 // The index of the name of `length` bytes; 0 where there is none.
-static uint32_t find_name(const char *const *names, uint32_t count, const char *name, size_t length)
+static uint32_t find_name(const struct name *names, uint32_t count, const char *name, size_t length)
 {
     for (uint32_t i = 1; i < count; i++)
-        if (names[i] != NULL && strlen(names[i]) == length && memcmp(names[i], name, length) == 0)
+        if (names[i].length == length && memcmp(names[i].text, name, length) == 0)
             return i;
     return 0;
 }
@@ -268,24 +281,52 @@ static uint32_t enum_value(enum kind kind, const char *name, size_t length)
 
 // ---- time ----
 
+#define DAY_SECONDS INT64_C(86400)
+
+static void put_digits(char *text, int64_t value, int count)
+{
+    while (count-- > 0) {
+        text[count] = (char)('0' + value % 10);
+        value /= 10;
+    }
+}
+
+// The proleptic Gregorian calendar in eras of 400 years that begin in March, so that the leap day
+// is a year's last. (libc's conversions take longer than all the rest of a record.)
 int record_time_format(int64_t time_us, char text[RECORD_TIME_SIZE])
 {
-    time_t seconds = time_us / 1000000;
-    struct tm tm;
-    if (time_us < 0 || gmtime_r(&seconds, &tm) == NULL || tm.tm_year > 9999 - 1900)
+    static const char shape[] = "0000-00-00T00:00:00.000000Z";
+    int64_t seconds = time_us / 1000000;
+    int64_t days = seconds / DAY_SECONDS + 719468; // since the first of March of the year 0
+    int64_t rest = seconds % DAY_SECONDS;
+    int64_t day = days % 146097; // of the era
+    int64_t year = (day - day / 1460 + day / 36524 - day / 146096) / 365;
+    day -= 365 * year + year / 4 - year / 100;
+    int64_t month = (5 * day + 2) / 153; // from March
+    year += days / 146097 * 400 + (month >= 10 ? 1 : 0);
+    if (time_us < 0 || year > 9999)
         return -1;
-    // The masks say what gmtime_r has just promised, so that the compiler need not fear for the
-    // buffer.
-    snprintf(text, RECORD_TIME_SIZE, "%04u-%02u-%02uT%02u:%02u:%02u.%06uZ",
-             (unsigned)(tm.tm_year + 1900) % 10000, (unsigned)(tm.tm_mon + 1) % 100,
-             (unsigned)tm.tm_mday % 100, (unsigned)tm.tm_hour % 100, (unsigned)tm.tm_min % 100,
-             (unsigned)tm.tm_sec % 100, (unsigned)(time_us % 1000000));
+    memcpy(text, shape, sizeof(shape));
+    put_digits(text, year, 4);
+    put_digits(text + 5, month < 10 ? month + 3 : month - 9, 2);
+    put_digits(text + 8, day - (153 * month + 2) / 5 + 1, 2);
+    put_digits(text + 11, rest / 3600, 2);
+    put_digits(text + 14, rest / 60 % 60, 2);
+    put_digits(text + 17, rest % 60, 2);
+    put_digits(text + 20, time_us % 1000000, 6);
     return 0;
 }
 
 static int two_digits(const char *text)
 {
     return (text[0] - '0') * 10 + (text[1] - '0');
+}
+
+static int month_days(int year, int month)
+{
+    static const int days[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
+    bool leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    return days[month - 1] + (month == 2 && leap ? 1 : 0);
 }
 
 int record_time_parse(const char *text, size_t length, int64_t *time_us)
@@ -296,23 +337,18 @@ int record_time_parse(const char *text, size_t length, int64_t *time_us)
     for (size_t i = 0; i < length; i++)
         if (shape[i] == 'd' ? text[i] < '0' || text[i] > '9' : text[i] != shape[i])
             return -1;
-    struct tm tm = {
-        .tm_year = two_digits(text) * 100 + two_digits(text + 2) - 1900,
-        .tm_mon = two_digits(text + 5) - 1,
-        .tm_mday = two_digits(text + 8),
-        .tm_hour = two_digits(text + 11),
-        .tm_min = two_digits(text + 14),
-        .tm_sec = two_digits(text + 17),
-    };
-    int64_t micros = 0;
-    for (size_t i = 20; i < 26; i++)
-        micros = micros * 10 + (text[i] - '0');
-    int64_t result = (int64_t)timegm(&tm) * 1000000 + micros;
-    // timegm takes 31 February for 3 March; only a real date comes back as it was.
-    char again[RECORD_TIME_SIZE];
-    if (record_time_format(result, again) != 0 || memcmp(again, text, length) != 0)
+    int year = two_digits(text) * 100 + two_digits(text + 2);
+    int month = two_digits(text + 5), day = two_digits(text + 8), hour = two_digits(text + 11);
+    int minute = two_digits(text + 14), second = two_digits(text + 17);
+    if (year < 1970 || month < 1 || month > 12 || day < 1 || day > month_days(year, month) ||
+        hour > 23 || minute > 59 || second > 59)
         return -1;
-    *time_us = result;
+    int64_t y = month > 2 ? year : year - 1, m = month > 2 ? month - 3 : month + 9;
+    int64_t days = 365 * y + y / 4 - y / 100 + y / 400 + (153 * m + 2) / 5 + day - 1 - 719468;
+    int64_t micros =
+        two_digits(text + 20) * 10000 + two_digits(text + 22) * 100 + two_digits(text + 24);
+    *time_us =
+        ((days * 24 + hour) * 60 + minute) * 60 * 1000000 + second * INT64_C(1000000) + micros;
     return 0;
 }
 
@@ -342,8 +378,13 @@ static void put_text(struct out *out, const char *text)
 
 static void put_u64(struct out *out, uint64_t value)
 {
-    char digits[24];
-    put(out, digits, (size_t)snprintf(digits, sizeof(digits), "%" PRIu64, value));
+    char digits[20];
+    size_t at = sizeof(digits);
+    do {
+        digits[--at] = (char)('0' + value % 10);
+        value /= 10;
+    } while (value != 0);
+    put(out, digits + at, sizeof(digits) - at);
 }
 
 // A JSON string (RFC 8259 section 7) in its one form here: only '"', '\' and control characters are
@@ -351,19 +392,33 @@ static void put_u64(struct out *out, uint64_t value)
 static void put_string(struct out *out, const char *text)
 {
     put(out, "\"", 1);
-    for (const char *s = text; *s != '\0'; s++) {
-        unsigned char c = (unsigned char)*s;
-        if (c == '"' || c == '\\') {
-            put(out, "\\", 1);
-            put(out, s, 1);
-        } else if (c < 0x20) {
-            char escape[8];
+    while (*text != '\0') {
+        // What needs no escape goes at once.
+        size_t plain = 0;
+        unsigned char c;
+        while ((c = (unsigned char)text[plain]) >= 0x20 && c != '"' && c != '\\')
+            plain++;
+        put(out, text, plain);
+        text += plain;
+        if (c == '\0')
+            break;
+        text++;
+        char escape[8] = {'\\', (char)c};
+        if (c == '"' || c == '\\')
+            put(out, escape, 2);
+        else
             put(out, escape, (size_t)snprintf(escape, sizeof(escape), "\\u%04x", c));
-        } else {
-            put(out, s, 1);
-        }
     }
     put(out, "\"", 1);
+}
+
+// Nothing in a record is secret, so this may end early.
+static bool is_zero(const uint8_t *bytes, size_t size)
+{
+    for (size_t i = 0; i < size; i++)
+        if (bytes[i] != 0)
+            return false;
+    return true;
 }
 
 static bool is_absent(const struct field *field, const uint8_t *member)
@@ -373,13 +428,16 @@ static bool is_absent(const struct field *field, const uint8_t *member)
     case KIND_HEX:
         return member[0] == '\0';
     default:
-        return sodium_is_zero(member, field->size);
+        return is_zero(member, field->size);
     }
 }
 
 static bool is_hex(const char *text, size_t length)
 {
-    return length % 2 == 0 && strspn(text, "0123456789abcdef") == length;
+    for (size_t i = 0; i < length; i++)
+        if ((text[i] < '0' || text[i] > '9') && (text[i] < 'a' || text[i] > 'f'))
+            return false;
+    return length % 2 == 0;
 }
 
 static int put_text_value(struct out *out, const struct field *field, const uint8_t *member,
@@ -450,13 +508,13 @@ static int put_fields(struct out *out, const struct field *fields, const struct 
                       bool first, struct error *err)
 {
     const uint8_t *base = (const uint8_t *)record;
-    for (const struct field *field = fields; field->name != NULL; field++) {
+    for (const struct field *field = fields; field->name[0] != '\0'; field++) {
         const uint8_t *member = base + field->offset;
         if (!field->always && is_absent(field, member))
             continue;
         put_text(out, first ? "\"" : ",\"");
         first = false;
-        put_text(out, field->name);
+        put(out, field->name, field->name_length);
         put_text(out, "\":");
         if (field->kind == KIND_OBJECT) {
             put_text(out, "{");
@@ -509,14 +567,30 @@ static bool take(struct in *in, const char *literal)
     return true;
 }
 
-// Takes `,"NAME":` (or `"NAME":` for an object's first field).
-static bool take_name(struct in *in, const char *name, bool first)
+// The first byte of the name that comes next, if one does.
+static char next_name(const struct in *in, bool first)
 {
-    const char *before = in->at;
-    if (take(in, first ? "\"" : ",\"") && take(in, name) && take(in, "\":"))
-        return true;
-    in->at = before;
-    return false;
+    size_t before = first ? 1 : 2;
+    return (size_t)(in->end - in->at) > before ? in->at[before] : '\0';
+}
+
+// Takes `,"NAME":` (or `"NAME":` for an object's first field). Most fields of the table are absent
+// from a line, and nearly all of those are told by one byte.
+static bool take_name(struct in *in, const struct field *field, bool first)
+{
+    const char *at = in->at;
+    size_t left = (size_t)(in->end - at), before = first ? 1 : 2;
+    if (left < before + field->name_length + 2 || at[before] != field->name[0] ||
+        (!first && at[0] != ',') || at[before - 1] != '"')
+        return false;
+    at += before;
+    if (memcmp(at, field->name, field->name_length) != 0)
+        return false;
+    at += field->name_length;
+    if (at[0] != '"' || at[1] != ':')
+        return false;
+    in->at = at + 2;
+    return true;
 }
 
 static int take_u64(struct in *in, const char *field, uint64_t limit, uint64_t *value)
@@ -557,29 +631,63 @@ static int take_escape(struct in *in, char *c)
     return *c == '\0' ? -1 : 0;
 }
 
+// The bytes up to the next that ends the string, begins an escape or may not stand in it. `*high`
+// collects the bits of all: without the eighth they are UTF-8.
+static size_t plain_run(const char *text, size_t left, uint64_t *high)
+{
+    const uint64_t ones = UINT64_MAX / 255, tops = ones << 7;
+    size_t length = 0;
+    // Eight at a time: a byte's top bit is set where it is 0, or becomes so where it is below 0x20.
+    while (left - length >= 8) {
+        uint64_t word;
+        memcpy(&word, text + length, sizeof(word));
+        uint64_t quote = word ^ (ones * '"'), escape = word ^ (ones * '\\');
+        uint64_t stop = ((quote - ones) & ~quote) | ((escape - ones) & ~escape) |
+                        ((word - ones * 0x20) & ~word);
+        if ((stop & tops) != 0)
+            break;
+        *high |= word;
+        length += 8;
+    }
+    for (; length < left; length++) {
+        unsigned char c = (unsigned char)text[length];
+        if (c == '"' || c == '\\' || c < 0x20)
+            break;
+        *high |= c;
+    }
+    return length;
+}
+
 // A string in the one form that put_string writes, into `text` (room for `size` bytes with the
 // NUL).
 static int take_string(struct in *in, const char *field, char *text, size_t size, size_t *length)
 {
-    if (!take(in, "\""))
+    if (in->at == in->end || *in->at != '"')
         return malformed(in, "no string in", field);
+    in->at++;
     size_t used = 0;
-    while (in->at < in->end && *in->at != '"') {
+    uint64_t high = 0;
+    for (;;) {
+        size_t left = (size_t)(in->end - in->at), room = size - 1 - used;
+        size_t plain = plain_run(in->at, left, &high);
+        size_t fits = plain < room ? plain : room;
+        memcpy(text + used, in->at, fits);
+        used += fits;
+        in->at += fits;
+        if (in->at == in->end)
+            return malformed(in, "string without an end in", field);
+        if (*in->at == '"')
+            break;
         if (used + 1 >= size)
             return malformed(in, "string too long in", field);
-        if (*in->at == '\\') {
-            if (take_escape(in, &text[used++]) != 0)
-                return malformed(in, "escape of another form in", field);
-        } else if ((unsigned char)*in->at < 0x20) {
+        if (*in->at != '\\')
             return malformed(in, "control character in", field);
-        } else {
-            text[used++] = *in->at++;
-        }
+        if (take_escape(in, &text[used++]) != 0)
+            return malformed(in, "escape of another form in", field);
     }
-    if (!take(in, "\""))
-        return malformed(in, "string without an end in", field);
+    in->at++;
     text[used] = '\0';
-    if (!name_is_utf8(text, used))
+    if ((high & UINT64_C(0x8080808080808080)) != 0 && !name_is_utf8(text, used))
         return malformed(in, "string is not UTF-8 in", field);
     *length = used;
     return 0;
@@ -664,9 +772,11 @@ static int take_value(struct in *in, const struct field *field, uint8_t *member)
 static int take_fields(struct in *in, const struct field *fields, struct record *record, bool first)
 {
     uint8_t *base = (uint8_t *)record;
-    for (const struct field *field = fields; field->name != NULL; field++) {
+    for (const struct field *field = fields; field->name[0] != '\0'; field++) {
         uint8_t *member = base + field->offset;
-        if (!take_name(in, field->name, first)) {
+        if (!field->always && field->name[0] != next_name(in, first))
+            continue;
+        if (!take_name(in, field, first)) {
             if (field->always)
                 return malformed(in, "missing field", field->name);
             continue;

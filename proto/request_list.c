@@ -105,6 +105,10 @@ static int check_given(const struct request_list *list, const struct record *rec
         (record->signature[0] == '\0') != (record->operator_key[0] == '\0'))
         return error_set(err, ERROR_FAILED_PRECONDITION,
                          "operator or actor is missing, or signature without operator_key");
+    // With a newline in it the name could forge a line of the snapshot, where "-" stands for none.
+    if (!name_is_ticket(record->operator_name) || strcmp(record->operator_name, "-") == 0)
+        return error_set(err, ERROR_FAILED_PRECONDITION,
+                         "an operator's name is one line, and not '-'");
     key_digest(record, digest);
     for (size_t i = 0; i < request->approval_count; i++) {
         const struct request_approval *other = &request->approvals[i];

@@ -25,6 +25,11 @@ const char *custody_key_state_name(enum custody_key_state state)
     return "unknown";
 }
 
+// What approval_text (approval.h) is made of.
+#define TEXT_CHARACTERS                                                                            \
+    "\n -./0123456789:=+_"                                                                         \
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
 // ---- from the wire's messages to the caller's structs; false when a field does not fit ----
 
 static bool take_key(struct custody_key *out, const Custody__V1__Key *key)
@@ -82,9 +87,14 @@ static bool take_status(struct custody_status *out, const Custody__V1__Status *s
     out->connections = status->connections;
     out->keys = status->keys;
     out->started_us = status->started_us;
+    out->sealed = status->sealed;
+    out->head_lag = status->head_lag;
+    out->head_interval_ms = status->head_interval_ms;
+    out->restore_unnoticed = status->restore_unnoticed;
     take_warnings(out, status);
     return client_text(out->host, sizeof(out->host), status->host) &&
            client_text(out->version, sizeof(out->version), status->version) &&
+           client_text(out->approvals, sizeof(out->approvals), status->approvals) &&
            client_text(out->log_root, sizeof(out->log_root), status->log_root) &&
            client_text(out->log_vkey, sizeof(out->log_vkey), status->log_vkey) &&
            client_text(out->host_vkey, sizeof(out->host_vkey), status->host_vkey) &&
@@ -267,19 +277,130 @@ int custody_key_publish(struct custody *custody, const char *key, uint64_t gener
     return finish(custody, answer, length > 0, err);
 }
 
+static bool take_request(struct custody_request *out, const Custody__V1__ApprovalRequest *request)
+{
+    memset(out, 0, sizeof(*out));
+    if (request == NULL || request->n_operators > sizeof(out->operators) / sizeof(*out->operators))
+        return false;
+    out->generation = request->generation;
+    out->uid = request->uid;
+    out->requested_us = request->requested_us;
+    out->expires_us = request->expires_us;
+    out->old_size = request->old_size;
+    out->new_size = request->new_size;
+    out->needed = request->needed;
+    for (size_t i = 0; i < request->n_operators; i++)
+        if (!client_text(out->operators[out->operator_count++], sizeof(out->operators[0]),
+                         request->operators[i]))
+            return false;
+    // The text goes to a signer as it is: nothing in it is made harmless for a terminal, and it is
+    // taken only when nothing has to be.
+    size_t length = strlen(request->text);
+    if (length >= sizeof(out->text) || strspn(request->text, TEXT_CHARACTERS) != length)
+        return false;
+    memcpy(out->text, request->text, length + 1);
+    return client_text(out->id, sizeof(out->id), request->id) &&
+           client_text(out->operation, sizeof(out->operation), request->operation) &&
+           client_text(out->key, sizeof(out->key), request->key);
+}
+
 int custody_key_destroy(struct custody *custody, const char *key, uint64_t generation,
-                        const char *ticket, struct custody_key *out, struct custody_error *err)
+                        const char *ticket, const char *request_id, struct custody_key *out,
+                        struct custody_request *request_out, struct custody_error *err)
 {
     struct error error;
     Custody__V1__DestroyKey body = CUSTODY__V1__DESTROY_KEY__INIT;
     body.key = client_string(key);
     body.generation = generation;
     body.ticket = client_string(ticket);
+    body.request_id = client_string(request_id);
     Custody__V1__Request request = CUSTODY__V1__REQUEST__INIT;
     request.body_case = CUSTODY__V1__REQUEST__BODY_DESTROY_KEY;
     request.destroy_key = &body;
     Custody__V1__Response *answer = NULL;
-    if (client_call(custody, &request, CUSTODY__V1__RESPONSE__BODY_KEY, &answer, &error) < 0)
+    bool requested = false;
+    if (client_call_either(custody, &request, CUSTODY__V1__RESPONSE__BODY_KEY,
+                           CUSTODY__V1__RESPONSE__BODY_APPROVAL_REQUEST, &answer, &error) < 0)
         return client_fail(&error, err);
-    return finish(custody, answer, take_key(out, answer->key), err);
+    requested = answer->body_case == CUSTODY__V1__RESPONSE__BODY_APPROVAL_REQUEST;
+    bool sound = requested ? take_request(request_out, answer->approval_request)
+                           : take_key(out, answer->key);
+    return finish(custody, answer, sound, err) < 0 ? -1 : requested;
+}
+
+int custody_list_requests(struct custody *custody, const char *id,
+                          struct custody_request **requests, size_t *count,
+                          struct custody_error *err)
+{
+    struct error error;
+    *requests = NULL;
+    *count = 0;
+    Custody__V1__ListRequests body = CUSTODY__V1__LIST_REQUESTS__INIT;
+    body.id = client_string(id);
+    Custody__V1__Request request = CUSTODY__V1__REQUEST__INIT;
+    request.body_case = CUSTODY__V1__REQUEST__BODY_LIST_REQUESTS;
+    request.list_requests = &body;
+    Custody__V1__Response *answer = NULL;
+    if (client_call(custody, &request, CUSTODY__V1__RESPONSE__BODY_REQUEST_LIST, &answer, &error) <
+        0)
+        return client_fail(&error, err);
+    const Custody__V1__RequestList *list = answer->request_list;
+    struct custody_request *array = calloc(list->n_requests + 1, sizeof(*array));
+    if (array == NULL) {
+        client_free(answer);
+        error_set(&error, ERROR_RESOURCE_EXHAUSTED, "out of memory for the list of requests");
+        return client_fail(&error, err);
+    }
+    size_t n = 0;
+    while (n < list->n_requests && take_request(&array[n], list->requests[n]))
+        n++;
+    if (finish(custody, answer, n == list->n_requests, err) < 0) {
+        free(array);
+        return -1;
+    }
+    *requests = array;
+    *count = n;
+    return 0;
+}
+
+int custody_approve(struct custody *custody, const char *id, const char *signature,
+                    struct custody_request *request_out, char name[64], struct custody_error *err)
+{
+    struct error error;
+    Custody__V1__Approve body = CUSTODY__V1__APPROVE__INIT;
+    body.id = client_string(id);
+    body.signature = client_string(signature);
+    Custody__V1__Request request = CUSTODY__V1__REQUEST__INIT;
+    request.body_case = CUSTODY__V1__REQUEST__BODY_APPROVE;
+    request.approve = &body;
+    Custody__V1__Response *answer = NULL;
+    if (client_call(custody, &request, CUSTODY__V1__RESPONSE__BODY_APPROVED, &answer, &error) < 0)
+        return client_fail(&error, err);
+    bool sound = take_request(request_out, answer->approved->request) &&
+                 client_text(name, 64, answer->approved->operator_);
+    return finish(custody, answer, sound, err);
+}
+
+int custody_accept_loss(struct custody *custody, struct custody_request *request_out,
+                        struct custody_error *err)
+{
+    struct error error;
+    Custody__V1__AcceptLoss body = CUSTODY__V1__ACCEPT_LOSS__INIT;
+    Custody__V1__Request request = CUSTODY__V1__REQUEST__INIT;
+    request.body_case = CUSTODY__V1__REQUEST__BODY_ACCEPT_LOSS;
+    request.accept_loss = &body;
+    Custody__V1__Response *answer = NULL;
+    if (client_call_either(custody, &request, CUSTODY__V1__RESPONSE__BODY_LOSS_ACCEPTED,
+                           CUSTODY__V1__RESPONSE__BODY_APPROVAL_REQUEST, &answer, &error) < 0)
+        return client_fail(&error, err);
+    bool requested = answer->body_case == CUSTODY__V1__RESPONSE__BODY_APPROVAL_REQUEST;
+    bool sound = true;
+    memset(request_out, 0, sizeof(*request_out));
+    if (requested) {
+        sound = take_request(request_out, answer->approval_request);
+    } else {
+        request_out->old_size = answer->loss_accepted->old_size;
+        request_out->new_size = answer->loss_accepted->new_size;
+    }
+    return finish(custody, answer, sound, err) < 0 ? -1 : requested;
 }

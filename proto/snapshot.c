@@ -151,14 +151,20 @@ static bool is_dash(const struct line *field)
     return field->length == 1 && field->text[0] == '-';
 }
 
+// As it stands: a dash is a dash.
+static bool verbatim_field(const struct line *field, char *text, size_t size)
+{
+    if (field->length >= size || memchr(field->text, '\0', field->length) != NULL)
+        return false;
+    memcpy(text, field->text, field->length);
+    memset(text + field->length, 0, size - field->length);
+    return true;
+}
+
 static bool text_field(const struct line *field, char *text, size_t size)
 {
-    size_t length = is_dash(field) ? 0 : field->length;
-    if (length >= size || memchr(field->text, '\0', field->length) != NULL)
-        return false;
-    memcpy(text, field->text, length);
-    memset(text + length, 0, size - length);
-    return true;
+    const struct line empty = {.text = field->text, .length = 0};
+    return verbatim_field(is_dash(field) ? &empty : field, text, size);
 }
 
 static bool u32_field(const struct line *field, uint32_t *value)
@@ -238,7 +244,7 @@ static bool parse_approval(const struct fields *f, struct request_approval *appr
     memset(approval, 0, sizeof(*approval));
     return text_field(&f->items[0], approval->key_sha256, sizeof(approval->key_sha256)) &&
            u32_field(&f->items[1], &approval->uid) &&
-           text_field(&f->items[2], approval->operator_name, sizeof(approval->operator_name));
+           verbatim_field(&f->items[2], approval->operator_name, sizeof(approval->operator_name));
 }
 
 // Takes "NAME VALUE" of the head, in its order.
@@ -256,6 +262,7 @@ static bool parse_head(struct lines *lines, struct state_head *head)
            take_head_line(lines, "time", &line) && time_field(&line, &head->time_us) &&
            take_head_line(lines, "host", &line) &&
            text_field(&line, head->host, sizeof(head->host)) &&
+           (head->size == 0 ? head->host[0] == '\0' : name_is_host(head->host)) &&
            take_head_line(lines, "log-vkey", &line) &&
            text_field(&line, head->log_vkey, sizeof(head->log_vkey)) &&
            take_head_line(lines, "host-vkey", &line) &&

@@ -299,6 +299,30 @@ int sshsig_verify(const char *public_key, const char *name_space, const void *me
     return verify_blob(&key, inner, data, data_size, err);
 }
 
+int sshsig_signer(const char *signature, char *public_key, size_t size, struct error *err)
+{
+    uint8_t bytes[SSHSIG_BLOB_MAX];
+    char base64[sodium_base64_ENCODED_LEN(SSHSIG_BLOB_MAX, sodium_base64_VARIANT_ORIGINAL)];
+    size_t length = 0;
+    struct blob blob, magic, signer, type;
+    uint32_t version;
+    bool sound = decode(signature, strlen(signature), bytes, &length);
+    blob = (struct blob){bytes, length};
+    sound = sound && take_bytes(&blob, 6, &magic) && memcmp(magic.at, MAGIC, 6) == 0 &&
+            take_u32(&blob, &version) && take_string(&blob, &signer);
+    if (!sound)
+        return error_set(err, ERROR_INVALID_ARGUMENT, "this is no SSH signature");
+    sodium_bin2base64(base64, sizeof(base64), signer.at, signer.left,
+                      sodium_base64_VARIANT_ORIGINAL);
+    if (!take_string(&signer, &type))
+        return error_set(err, ERROR_INVALID_ARGUMENT, "this SSH signature names no key");
+    int written =
+        snprintf(public_key, size, "%.*s %s", (int)type.left, (const char *)type.at, base64);
+    if (written < 0 || (size_t)written >= size)
+        return error_set(err, ERROR_INVALID_ARGUMENT, "the key of this SSH signature is too long");
+    return 0;
+}
+
 // ---- armour ----
 
 int sshsig_from_armour(const char *text, size_t length, char *base64, size_t size,

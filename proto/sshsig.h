@@ -17,6 +17,9 @@
 int sshsig_verify(const char *public_key, const char *name_space, const void *message,
                   size_t length, const char *signature, struct error *err);
 
+// The public key ("TYPE BASE64") that a signature says it is by; nothing is verified.
+int sshsig_signer(const char *signature, char *public_key, size_t size, struct error *err);
+
 // Whether the text is a public key of a type that sshsig_verify knows: "TYPE BASE64", one blank,
 // nothing else.
 int sshsig_check_key(const char *public_key, struct error *err);

@@ -31,6 +31,7 @@ struct state {
     char host_vkey[NOTE_VKEY_MAX];
     struct state_key *keys; // ordered by name, then generation
     size_t key_count, key_room;
+    size_t last_key; // the generation that the last record was about: the next one often is, too
     struct node_list leases;
     size_t lease_count;
     void *lease_tree; // tsearch's
@@ -119,6 +120,11 @@ const struct state_key *state_key_at(const struct state *state, size_t i)
 // Where the generation stands, or would have to be put.
 static size_t key_position(const struct state *state, const char *name, uint64_t generation)
 {
+    if (state->last_key < state->key_count) {
+        const struct state_key *key = &state->keys[state->last_key];
+        if (key->generation == generation && strcmp(key->name, name) == 0)
+            return state->last_key;
+    }
     size_t low = 0, high = state->key_count;
     while (low < high) {
         size_t middle = low + (high - low) / 2;
@@ -197,8 +203,9 @@ const struct state_lease *state_lease_next(const struct state_lease *lease)
 
 const struct state_lease *state_lease_find(const struct state *state, const char *lease)
 {
-    struct state_lease wanted = {.seq = 0};
-    snprintf(wanted.lease, sizeof(wanted.lease), "%s", lease);
+    struct state_lease wanted;
+    memcpy(wanted.lease, lease, strnlen(lease, RECORD_LEASE_MAX) + 1);
+    wanted.lease[RECORD_LEASE_MAX] = '\0';
     void *const *found = tfind(&wanted, &state->lease_tree, compare_leases);
     return found != NULL ? *found : NULL;
 }
@@ -345,6 +352,16 @@ static int check_digest(const struct state *state, const struct record *record, 
     return 0;
 }
 
+// What a snapshot holds as one word: with blanks or a newline in it, two states would have one
+// text.
+static bool is_word(const char *text)
+{
+    for (const char *s = text; *s != '\0'; s++)
+        if ((unsigned char)*s <= ' ' || *s == 0x7f)
+            return false;
+    return text[0] != '\0' && strcmp(text, "-") != 0;
+}
+
 int state_check(const struct state *state, const struct record *record, struct error *err)
 {
     if (record->event == RECORD_NONE || record->event >= RECORD_EVENTS)
@@ -352,10 +369,10 @@ int state_check(const struct state *state, const struct record *record, struct e
     if (check_sequence(state, record, err) != 0)
         return -1;
     if (record->event == RECORD_TOKEN_INITIALISED &&
-        (record->log_vkey[0] == '\0' || record->host_vkey[0] == '\0'))
+        (!is_word(record->log_vkey) || !is_word(record->host_vkey)))
         return error_set(err, ERROR_FAILED_PRECONDITION,
                          "token.initialised names no log_vkey or no host_vkey");
-    if (record->event == RECORD_LOG_KEY_CHANGED && record->log_vkey[0] == '\0')
+    if (record->event == RECORD_LOG_KEY_CHANGED && !is_word(record->log_vkey))
         return error_set(err, ERROR_FAILED_PRECONDITION, "log.key-changed names no log_vkey");
     if ((record->event == RECORD_LOG_SEALED || record->event == RECORD_DAEMON_STOPPED) &&
         check_digest(state, record, err) != 0)
@@ -442,7 +459,8 @@ static int make_room(struct state *state, const struct record *record, struct er
 
 static void apply_to_generation(struct state *state, const struct record *record)
 {
-    struct state_key *key = &state->keys[key_position(state, record->key, record->generation)];
+    state->last_key = key_position(state, record->key, record->generation);
+    struct state_key *key = &state->keys[state->last_key];
     key->state = lifecycle_next(key->state, record->event);
     switch (record->event) {
     case RECORD_KEY_ACTIVATED:
@@ -477,6 +495,10 @@ static bool is_leased(const struct state *state, const struct state_key *key)
 // Forgets the destroyed generations of a key that are below its highest and have no open lease.
 static void forget_destroyed(struct state *state, const char *name)
 {
+    // Nothing can have changed for the others when the record was about one that is in use.
+    const struct state_key *key = &state->keys[state->last_key];
+    if (key->state != KEY_DESTROYED && key->state != KEY_PRE_ACTIVE)
+        return;
     size_t i = key_position(state, name, 0);
     while (i + 1 < state->key_count && strcmp(state->keys[i + 1].name, name) == 0) {
         if (state->keys[i].state != KEY_DESTROYED || is_leased(state, &state->keys[i])) {

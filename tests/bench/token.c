@@ -18,6 +18,7 @@ struct token {
     CK_FUNCTION_LIST *module;
     CK_SESSION_HANDLE session;
     CK_OBJECT_HANDLE kek, public_key, signing_key;
+    const char *label; // of a signing key that is not ours to destroy
     uint8_t iv[IV_SIZE];
     uint8_t sealed[TOKEN_SECRET_SIZE + TAG_SIZE];
 };
@@ -104,6 +105,23 @@ static int make_keys(struct token *token, struct error *err)
                  "C_GenerateKeyPair", err);
 }
 
+static int find_key(struct token *token, struct error *err)
+{
+    CK_OBJECT_CLASS class = CKO_PRIVATE_KEY;
+    CK_ATTRIBUTE wanted[] = {{CKA_CLASS, &class, sizeof(class)},
+                             {CKA_LABEL, (void *)token->label, strlen(token->label)}};
+    CK_ULONG count = 0;
+
+    if (check(token->module->C_FindObjectsInit(token->session, wanted, 2), "C_FindObjectsInit",
+              err) != 0 ||
+        check(token->module->C_FindObjects(token->session, &token->signing_key, 1, &count),
+              "C_FindObjects", err) != 0 ||
+        check(token->module->C_FindObjectsFinal(token->session), "C_FindObjectsFinal", err) != 0)
+        return -1;
+    return count == 1 ? 0
+                      : error_set(err, ERROR_NOT_FOUND, "the token has no key '%s'", token->label);
+}
+
 static int open_session(struct token *token, P11KitUri *uri, struct error *err)
 {
     CK_SLOT_ID slot;
@@ -118,7 +136,7 @@ static int open_session(struct token *token, P11KitUri *uri, struct error *err)
     return login(token, p11_kit_uri_get_pin_source(uri), err);
 }
 
-int token_open(const char *text, struct token **out, struct error *err)
+static int open_token(const char *text, const char *label, struct token **out, struct error *err)
 {
     struct token *token = calloc(1, sizeof(*token));
     P11KitUri *uri = p11_kit_uri_new();
@@ -139,7 +157,9 @@ int token_open(const char *text, struct token **out, struct error *err)
         error_set(err, ERROR_NOT_FOUND, "%s: %s", path, p11_kit_message());
         goto cleanup;
     }
-    if (open_session(token, uri, err) != 0 || make_keys(token, err) != 0)
+    token->label = label;
+    if (open_session(token, uri, err) != 0 ||
+        (label != NULL ? find_key(token, err) : make_keys(token, err)) != 0)
         goto cleanup;
     *out = token;
     token = NULL;
@@ -150,13 +170,25 @@ cleanup:
     return result;
 }
 
+int token_open(const char *uri, struct token **out, struct error *err)
+{
+    return open_token(uri, NULL, out, err);
+}
+
+int token_open_key(const char *uri, const char *label, struct token **out, struct error *err)
+{
+    return open_token(uri, label, out, err);
+}
+
 void token_close(struct token *token)
 {
     if (token == NULL)
         return;
     if (token->module != NULL) {
         const CK_OBJECT_HANDLE objects[] = {token->kek, token->public_key, token->signing_key};
-        for (size_t i = 0; token->session != 0 && i < sizeof(objects) / sizeof(*objects); i++) {
+        for (size_t i = 0;
+             token->label == NULL && token->session != 0 && i < sizeof(objects) / sizeof(*objects);
+             i++) {
             if (objects[i] != 0)
                 token->module->C_DestroyObject(token->session, objects[i]);
         }

@@ -18,7 +18,9 @@ struct token;
 // makes the two keys.
 // `*out` is the caller's to close. Returns 0, or -1 with `err`.
 int token_open(const char *uri, struct token **out, struct error *err);
-// Destroys the keys and logs out; NULL is fine.
+// The same with a signing key that is there already, by its label; it can sign and nothing else.
+int token_open_key(const char *uri, const char *label, struct token **out, struct error *err);
+// Destroys the keys that token_open made, and logs out; NULL is fine.
 void token_close(struct token *token);
 
 // Seals a secret with AES-GCM for token_unseal. Returns 0, or -1 with `err`.

@@ -95,8 +95,8 @@ static int do_generate(char **words)
 static int do_destroy(char **words)
 {
     struct custody_key key;
-    if (custody_key_destroy(client.connection, words[1], strtoull(words[2], NULL, 10), NULL, &key,
-                            &client.error) != 0)
+    if (custody_key_destroy(client.connection, words[1], strtoull(words[2], NULL, 10), NULL, NULL,
+                            &key, NULL, &client.error) != 0)
         return -1;
     fputs("ok", stdout);
     print_key(&key);

@@ -2,6 +2,9 @@
 """Fixtures of the integration tests: real stacks and tunnels, whose logs a failing test shows."""
 
 import os
+import pathlib
+import shutil
+import subprocess
 import tempfile
 
 import pytest
@@ -30,6 +33,18 @@ def builddir():
     path = default_builddir()
     find_program(path, "custodyd")
     return path
+
+
+@pytest.fixture(scope="session")
+def judge(tmp_path_factory):
+    """Go's sumdb packages as a program, built once a run."""
+    if not shutil.which("go") or not pathlib.Path("/usr/share/gocode/src/golang.org/x/mod/sumdb/note").is_dir():
+        pytest.skip("Go or golang-golang-x-mod-dev is not installed")
+    dir = tmp_path_factory.mktemp("judge")
+    env = {**os.environ, "GO111MODULE": "off", "GOPATH": "/usr/share/gocode", "GOFLAGS": "", "GOCACHE": str(dir / "cache")}
+    sources = sorted((pathlib.Path(__file__).parent / "sumdb").glob("*.go"))
+    subprocess.run(["go", "build", "-o", dir / "judge", *sources], check=True, env=env, timeout=300)
+    return dir / "judge"
 
 
 @pytest.fixture

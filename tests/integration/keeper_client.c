@@ -64,6 +64,17 @@ static const struct {
     FIELD("not_before_us", NUMBER64, not_before_us),
     FIELD("not_after_us", NUMBER64, not_after_us),
     FIELD("detail", TEXT, detail),
+    FIELD("request_id", TEXT, request_id),
+    FIELD("operation", NUMBER32, operation),
+    FIELD("operator_name", TEXT, operator_name),
+    FIELD("operator_key", TEXT, operator_key),
+    FIELD("signature", TEXT, signature),
+    FIELD("old_size", NUMBER64, old_size),
+    FIELD("old_root", BYTES, old_root),
+    FIELD("new_size", NUMBER64, new_size),
+    FIELD("new_root", BYTES, new_root),
+    FIELD("actor.present", FLAG, actor.present),
+    FIELD("actor.uid", NUMBER32, actor.uid),
     FIELD("token.present", FLAG, token.present),
     FIELD("token.label", TEXT, token.label),
     FIELD("token.serial", TEXT, token.serial),
@@ -247,6 +258,19 @@ static json_t *log_open(char **words)
     return ask(&request, KEEPER_LOG_OPEN);
 }
 
+// log_loss FIRST SIZE EDGE: opens the log as it stands.
+static json_t *log_loss(char **words)
+{
+    static struct keeper_request request;
+    memset(&request, 0, sizeof(request));
+    struct keeper_log_open *body = &request.body.log_open;
+    body->first = strtoull(words[1], NULL, 10);
+    body->accept_loss = 1;
+    body->size = strtoull(words[2], NULL, 10);
+    parse_hashes(words[3], body->edge, MERKLE_LEVELS, &body->edge_length);
+    return ask(&request, KEEPER_LOG_OPEN);
+}
+
 // raw HEX: a packet of these bytes, and the answer to it.
 static json_t *raw(const char *text)
 {
@@ -319,6 +343,8 @@ static json_t *run(char **words, size_t count)
     }
     if (strcmp(verb, "log_open") == 0 && count == 5)
         return log_open(words);
+    if (strcmp(verb, "log_loss") == 0 && count == 4)
+        return log_loss(words);
     if (strcmp(verb, "entry") == 0 && count == 2)
         return send_entry(words[1]);
     if (strcmp(verb, "commit") == 0 && count == 2) {

@@ -1,6 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 // Makes a sound audit-dir of any size, signed with a software key: for tests that alter logs, and
 // for logs larger than a token would sign in a test's time.
+//
+//   make_log [OPTION...] DIR RECORDS
+//     --segment=N           records a segment, log.sealed among them (default 1000)
+//     --segment-bytes=N     instead: seal a segment once it holds N bytes (64M and the like work)
+//     --keys=N              keys that the releases go round (default 1): a larger state and
+//     snapshot
+//     --unsigned=N          leave the last N records out of the signed head
+//     --change-key=INDEX    change the log's key in this record
+//     --forge-change        ... signed by the new key in place of the old one
+//     --tiles=0|1|2         no tiles, full ones, unfinished ones too (default)
+//     --no-snapshots        write no DIR/log/N.snapshot
+//     --open-lease          end with a release that has no outcome yet
+//     --stale-lease         begin with a release that never gets an outcome
+//
+// Ten million records in segments of 64 MiB: make_log --segment-bytes=64M --keys=100 DIR 10000000.
+// It writes DIR/log, DIR/tile, DIR/checkpoint and the verifier keys DIR/log.vkey (the first),
+// DIR/next.vkey (after a change) and DIR/other.vkey (signed nothing). The Ed25519 seeds are 32
+// bytes of 1 (log), 2 (next), 3 (host) and 4 (other), so that a test can sign what it forges.
 #include <argp.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -18,12 +36,13 @@
 #include "note.h"
 #include "record.h"
 #include "segment.h"
+#include "snapshot.h"
+#include "state.h"
 #include "tile.h"
 
 #define HOST   "alpha"
 #define ORIGIN HOST "/custody/log"
 #define CYCLE  6                         // records that a key's life in the log repeats
-#define FIRST  6                         // records before the first cycle
 #define START  INT64_C(1795341600000000) // 2026-11-22T10:00:00Z
 #define SECOND INT64_C(1000000)
 #define PATH   4096
@@ -31,7 +50,10 @@
 struct options {
     const char *dir;
     uint64_t records;
-    uint64_t segment;    // records a segment
+    uint64_t segment; // records a segment
+    uint64_t bytes;   // bytes a segment; 0: counted in records
+    uint64_t keys;
+    bool no_snapshots;
     uint64_t unsigned_n; // of them, after the signed head
     uint64_t change_key; // index of a log.key-changed record; 0: none
     bool forge_change;   // and do so without the old key
@@ -50,9 +72,15 @@ struct maker {
     struct signer log;
     struct signer next_log;
     struct signer host;
-    struct merkle_edge edge;
     struct tile_edge tiles;
-    FILE *segment;
+    struct state *state; // of the records so far: it checks them, and snapshots are its text
+    FILE *segment;       // NULL: the next record begins one
+    uint64_t in_segment; // records in it
+    uint64_t segment_bytes;
+    uint64_t step;        // records that are no log.sealed: what the cycle counts
+    uint64_t grant;       // seq of the last release
+    uint64_t first;       // records before the first cycle
+    struct record record; // the one being made
 };
 
 static void fail(const char *what)
@@ -70,17 +98,25 @@ static void make_signer(struct signer *signer, const char *name, int seed)
         abort();
 }
 
+static void make_folders(char *path)
+{
+    for (char *s = strchr(path + 1, '/'); s != NULL; s = strchr(s + 1, '/')) {
+        *s = '\0';
+        if (mkdir(path, 0777) != 0 && errno != EEXIST)
+            fail(path);
+        *s = '/';
+    }
+}
+
 static FILE *create(const struct maker *maker, const char *path)
 {
     char full[PATH];
     snprintf(full, sizeof(full), "%s/%s", maker->options.dir, path);
-    for (char *s = strchr(full + 1, '/'); s != NULL; s = strchr(s + 1, '/')) {
-        *s = '\0';
-        if (mkdir(full, 0777) != 0 && errno != EEXIST)
-            fail(full);
-        *s = '/';
-    }
     FILE *file = fopen(full, "w");
+    if (file == NULL && errno == ENOENT) {
+        make_folders(full);
+        file = fopen(full, "w");
+    }
     if (file == NULL)
         fail(full);
     return file;
@@ -116,83 +152,91 @@ static void fill_actor(struct record *record, const char *unit)
     strcpy(record->actor.exe, "/usr/sbin/custody-applier");
 }
 
-static void fill_key(struct record *record, uint64_t generation)
+static void fill_key(struct record *record, uint64_t number)
 {
-    strcpy(record->key, "wg0");
-    record->generation = generation;
-    memset(record->public_key, (int)(1 + generation % 255), sizeof(record->public_key));
+    snprintf(record->key, sizeof(record->key), "wg%" PRIu64, number);
+    record->generation = 1;
+    memset(record->public_key, (int)(2 + number % 254), sizeof(record->public_key));
+}
+
+// A key's way to its interface: three records.
+static void fill_new_key(struct record *record, uint64_t number, uint64_t part)
+{
+    fill_key(record, number);
+    if (part == 0) {
+        record->event = RECORD_KEY_GENERATED;
+        record->purpose = PURPOSE_WIREGUARD;
+    } else if (part == 1) {
+        record->event = RECORD_KEY_PUBLISHED;
+        record->not_before_us = record->time_us;
+        record->not_after_us = record->time_us + 2592000 * SECOND;
+    } else {
+        record->event = RECORD_KEY_ACTIVATED;
+    }
 }
 
 // The records before the first cycle.
 static void fill_first(const struct maker *maker, struct record *record)
 {
-    switch (record->seq) {
-    case 0:
+    uint64_t step = maker->step;
+    if (step == 0) {
         record->event = RECORD_TOKEN_INITIALISED;
         record->token.present = true;
         strcpy(record->token.label, "custody");
         strcpy(record->suite, "aes-gcm");
         note_key_format(&maker->log.key, record->log_vkey);
         note_key_format(&maker->host.key, record->host_vkey);
-        return;
-    case 1:
+    } else if (step == 1) {
         record->event = RECORD_DAEMON_STARTED;
         strcpy(record->version, "0.1.0");
-        return;
-    case 2:
-        record->event = RECORD_KEY_GENERATED;
-        record->purpose = PURPOSE_WIREGUARD;
-        fill_key(record, 1);
-        return;
-    case 3:
-        record->event = RECORD_KEY_PUBLISHED;
-        fill_key(record, 1);
-        record->not_before_us = record->time_us;
-        record->not_after_us = record->time_us + 2592000 * SECOND;
-        return;
-    case 4:
-        record->event = RECORD_KEY_ACTIVATED;
-        fill_key(record, 1);
-        return;
-    default:
+    } else if (step < maker->first - 1) {
+        fill_new_key(record, (step - 2) / 3, (step - 2) % 3);
+    } else {
         record->event = RECORD_POLICY_LOADED;
         memset(record->policy_sha256, 'a', 64);
-        return;
     }
 }
 
-// A lease's id says which release it is of.
-static void fill_lease(struct record *record, uint64_t of)
+static uint64_t key_number(const struct maker *maker)
 {
-    fill_key(record, 1);
-    snprintf(record->lease, sizeof(record->lease), "%032" PRIx64, of);
+    return maker->step < maker->first ? 0
+                                      : (maker->step - maker->first) / CYCLE % maker->options.keys;
 }
 
-static void fill_grant(struct record *record)
+static void fill_grant(struct maker *maker, struct record *record)
 {
     record->event = RECORD_RELEASE_GRANTED;
     fill_actor(record, "custody-applier.service");
-    fill_lease(record, record->seq);
+    fill_key(record, key_number(maker));
+    maker->grant = record->seq;
+    snprintf(record->lease, sizeof(record->lease), "%032" PRIx64, maker->grant);
     memset(record->applier_public_key, 7, sizeof(record->applier_public_key));
     record->reason = REASON_BOOT;
     record->expires_us = record->time_us + 10 * SECOND;
 }
 
-// Grant, outcome, grant, outcome, denial, expiry of nothing: what a day looks like.
-static void fill_cycle(struct record *record)
+// A lease's id says which release it is of.
+static void fill_outcome(const struct maker *maker, struct record *record)
 {
-    switch ((record->seq - FIRST) % CYCLE) {
+    fill_key(record, key_number(maker));
+    snprintf(record->lease, sizeof(record->lease), "%032" PRIx64, maker->grant);
+}
+
+// Grant, outcome, grant, outcome, denial, a step of the clock: what a day looks like.
+static void fill_cycle(struct maker *maker, struct record *record)
+{
+    switch ((maker->step - maker->first) % CYCLE) {
     case 0:
     case 2:
-        fill_grant(record);
+        fill_grant(maker, record);
         return;
     case 1:
         record->event = RECORD_RELEASE_APPLIED;
-        fill_lease(record, record->seq - 1);
+        fill_outcome(maker, record);
         return;
     case 3:
         record->event = RECORD_RELEASE_FAILED;
-        fill_lease(record, record->seq - 1);
+        fill_outcome(maker, record);
         strcpy(record->detail, "wg0: no such device \"wg0\" \\ Ger\u00e4t");
         return;
     case 4:
@@ -226,6 +270,40 @@ static void fill_key_change(struct maker *maker, struct record *record)
     maker->log = maker->next_log;
 }
 
+static void check(const char *what, uint64_t seq, int result, const struct error *err)
+{
+    if (result == 0)
+        return;
+    fprintf(stderr, "make_log: record %" PRIu64 ": %s: %s\n", seq, what, err->message);
+    exit(EXIT_FAILURE);
+}
+
+// log.sealed, and the snapshot that it vouches for.
+static void fill_sealed(struct maker *maker, struct record *record)
+{
+    char name[SNAPSHOT_NAME_SIZE], path[SNAPSHOT_NAME_SIZE + 8];
+    size_t length;
+    struct error err;
+    char *text = snapshot_format(maker->state, &length, &err);
+    check("snapshot", record->seq, text != NULL ? 0 : -1, &err);
+    record->event = RECORD_LOG_SEALED;
+    check("digest", record->seq, snapshot_digest(maker->state, record->sha256, &err), &err);
+    snapshot_name(record->seq + 1, name);
+    snprintf(path, sizeof(path), "log/%s", name);
+    if (!maker->options.no_snapshots)
+        write_file(maker, path, text, length);
+    free(text);
+}
+
+static bool must_seal(const struct maker *maker, uint64_t seq)
+{
+    const struct options *options = &maker->options;
+    if (seq == options->change_key || (options->open_lease && seq == options->records - 1))
+        return false;
+    return options->bytes > 0 ? maker->segment_bytes >= options->bytes
+                              : maker->in_segment + 1 >= options->segment;
+}
+
 static void fill(struct maker *maker, struct record *record, uint64_t seq)
 {
     const struct options *options = &maker->options;
@@ -233,48 +311,64 @@ static void fill(struct maker *maker, struct record *record, uint64_t seq)
     record->seq = seq;
     record->time_us = START + (int64_t)seq * SECOND + 123456;
     strcpy(record->host, HOST);
+    if (seq > 0 && must_seal(maker, seq)) {
+        fill_sealed(maker, record);
+        return;
+    }
     if (seq > 0 && seq == options->change_key)
         fill_key_change(maker, record);
-    else if (seq < FIRST)
+    else if (maker->step < maker->first)
         fill_first(maker, record);
-    else if ((options->stale_lease && seq == FIRST) ||
+    else if ((options->stale_lease && maker->step == maker->first) ||
              (options->open_lease && seq == options->records - 1))
-        fill_grant(record);
-    else if (options->stale_lease || options->change_key >= FIRST ||
+        fill_grant(maker, record);
+    else if (options->stale_lease || options->change_key >= maker->first ||
              (options->open_lease && seq == options->records - 2))
         record->event = RECORD_DAEMON_STARTED; // nothing that leans on a neighbour
     else
-        fill_cycle(record);
+        fill_cycle(maker, record);
+    maker->step++;
+}
+
+static void close_segment(struct maker *maker)
+{
+    if (maker->segment != NULL && fclose(maker->segment) != 0)
+        fail("a segment");
+    maker->segment = NULL;
+}
+
+static void open_segment(struct maker *maker, uint64_t seq)
+{
+    char name[SEGMENT_NAME_SIZE], path[SEGMENT_NAME_SIZE + 8];
+    segment_name(seq, name);
+    snprintf(path, sizeof(path), "log/%s", name);
+    maker->segment = create(maker, path);
+    maker->in_segment = maker->segment_bytes = 0;
 }
 
 static void append(struct maker *maker, uint64_t seq)
 {
-    struct record record;
+    static char line[RECORD_LINE_MAX + 1];
+    struct record *record = &maker->record;
     struct error err;
-    char line[RECORD_LINE_MAX + 1];
     size_t length;
-    fill(maker, &record, seq);
-    if (record_encode(&record, line, RECORD_LINE_MAX, &length, &err) != 0) {
-        fprintf(stderr, "make_log: record %" PRIu64 ": %s\n", seq, err.message);
-        exit(EXIT_FAILURE);
-    }
-    struct merkle_hash leaf = merkle_leaf(line, length);
+    if (maker->segment == NULL)
+        open_segment(maker, seq);
+    fill(maker, record, seq);
+    check("state", seq, state_apply(maker->state, record, &err), &err);
+    check("encode", seq, record_encode(record, line, RECORD_LINE_MAX, &length, &err), &err);
     if (seq < maker->options.records - maker->options.unsigned_n) {
-        merkle_edge_append(&maker->edge, &leaf);
+        struct merkle_hash leaf = merkle_leaf(line, length);
         tile_edge_append(&maker->tiles, &leaf,
                          maker->options.tiles > 0 ? on_full_tile : ignore_tile, maker, NULL);
-    }
-    if (seq % maker->options.segment == 0) {
-        char name[SEGMENT_NAME_SIZE], path[SEGMENT_NAME_SIZE + 8];
-        if (maker->segment != NULL && fclose(maker->segment) != 0)
-            fail("a segment");
-        segment_name(seq, name);
-        snprintf(path, sizeof(path), "log/%s", name);
-        maker->segment = create(maker, path);
     }
     line[length] = '\n';
     if (fwrite(line, 1, length + 1, maker->segment) != length + 1)
         fail("a segment");
+    maker->in_segment++;
+    maker->segment_bytes += length + 1;
+    if (record->event == RECORD_LOG_SEALED)
+        close_segment(maker);
 }
 
 static void write_last_tiles(struct maker *maker)
@@ -298,13 +392,31 @@ static void write_key(const struct maker *maker, const char *path, const struct 
     write_file(maker, path, vkey, strlen(vkey));
 }
 
+// The right edge of the tree lies in the unfinished tiles.
+static int read_edge_tile(void *context, unsigned level, uint64_t index, unsigned width,
+                          struct merkle_hash *hashes, struct error *err)
+{
+    const struct tile_edge *tiles = context;
+    memcpy(hashes, tiles->hashes[level], width * sizeof(*hashes));
+    return 0;
+}
+
+static struct merkle_hash root(struct maker *maker)
+{
+    struct tile_reader reader = {.read = read_edge_tile, .context = &maker->tiles};
+    struct merkle_edge edge;
+    if (merkle_edge_read(maker->tiles.size, tile_read_hash, &reader, &edge, NULL) != 0)
+        abort();
+    return merkle_edge_root(&edge);
+}
+
 static void write_checkpoint(struct maker *maker)
 {
-    struct checkpoint checkpoint = {.origin = ORIGIN, .size = maker->edge.size};
+    struct checkpoint checkpoint = {.origin = ORIGIN, .size = maker->tiles.size};
     char text[CHECKPOINT_TEXT_MAX], note[NOTE_MAX];
     uint8_t signature[NOTE_SIGNATURE_SIZE];
     size_t length;
-    checkpoint.root = merkle_edge_root(&maker->edge);
+    checkpoint.root = root(maker);
     size_t text_length = checkpoint_format(&checkpoint, text);
     crypto_sign_detached(signature, NULL, (const unsigned char *)text, text_length,
                          maker->log.secret);
@@ -322,12 +434,32 @@ static uint64_t number(const char *text, struct argp_state *state)
     return value;
 }
 
+// A number of bytes, with K, M or G for 1024 of the unit before.
+static uint64_t size(const char *text, struct argp_state *state)
+{
+    char digits[32];
+    size_t length = strlen(text);
+    const char *unit = length > 0 ? strchr("KMG", text[length - 1]) : NULL;
+    snprintf(digits, sizeof(digits), "%.*s", (int)(unit != NULL ? length - 1 : length), text);
+    uint64_t value = number(digits, state);
+    return unit == NULL ? value : value << (*unit == 'K' ? 10 : *unit == 'M' ? 20 : 30);
+}
+
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
     struct options *options = state->input;
     switch (key) {
     case 's':
         options->segment = number(arg, state);
+        return 0;
+    case 'b':
+        options->bytes = size(arg, state);
+        return 0;
+    case 'K':
+        options->keys = number(arg, state);
+        return 0;
+    case 'n':
+        options->no_snapshots = true;
         return 0;
     case 'u':
         options->unsigned_n = number(arg, state);
@@ -356,7 +488,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
             argp_usage(state);
         return 0;
     case ARGP_KEY_END:
-        if (state->arg_num != 2 || options->segment == 0 || options->unsigned_n > options->records)
+        if (state->arg_num != 2 || options->segment < 2 || options->keys == 0 ||
+            options->unsigned_n > options->records)
             argp_usage(state);
         return 0;
     default:
@@ -366,6 +499,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 
 static const struct argp_option argp_options[] = {
     {"segment", 's', "N", 0, "records a segment (default 1000)", 0},
+    {"segment-bytes", 'b', "N", 0, "bytes a segment, in place of records", 0},
+    {"keys", 'K', "N", 0, "how many keys (default 1)", 0},
+    {"no-snapshots", 'n', NULL, 0, "write no snapshots", 0},
     {"unsigned", 'u', "N", 0, "leave the last N records out of the signed head", 0},
     {"change-key", 'c', "INDEX", 0, "change the log's key in this record", 0},
     {"forge-change", 'f', NULL, 0, "let the new key sign in place of the old one", 0},
@@ -384,7 +520,7 @@ int main(int argc, char **argv)
         .doc = "Makes DIR/log, DIR/checkpoint, DIR/tile and the verifier keys DIR/log.vkey (the "
                "first), DIR/next.vkey (after a change) and DIR/other.vkey (that signed nothing).",
     };
-    static struct maker maker = {.options = {.segment = 1000, .tiles = 2}};
+    static struct maker maker = {.options = {.segment = 1000, .keys = 1, .tiles = 2}};
     struct signer other;
     argp_parse(&argp, argc, argv, 0, NULL, &maker.options);
     if (sodium_init() < 0)
@@ -396,10 +532,14 @@ int main(int argc, char **argv)
     write_key(&maker, "log.vkey", &maker.log);
     write_key(&maker, "next.vkey", &maker.next_log);
     write_key(&maker, "other.vkey", &other);
+    maker.first = 3 + 3 * maker.options.keys;
+    maker.state = state_new();
+    if (maker.state == NULL)
+        return EXIT_FAILURE;
     for (uint64_t seq = 0; seq < maker.options.records; seq++)
         append(&maker, seq);
-    if (maker.segment != NULL && fclose(maker.segment) != 0)
-        fail("a segment");
+    close_segment(&maker);
+    state_free(maker.state);
     if (maker.options.tiles > 1)
         write_last_tiles(&maker);
     write_checkpoint(&maker);

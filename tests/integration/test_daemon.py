@@ -737,7 +737,7 @@ def test_segment_deleted(stack):
     path.unlink()
     refused_until(stack, "UNAVAILABLE", "deleted under the daemon")
     # Nothing is begun anew: what was signed is missed, and said.
-    message = wait_for(lambda: (s := stack.status()) and "signed" in s["log_message"] and s["log_message"], "status")
+    message = wait_for(lambda: (s := stack.status()) and "are missing" in s["log_message"] and s["log_message"], "status")
     assert str(stack.audit_dir) in message
     for _ in range(3):
         with client(stack) as c, pytest.raises(Refused):
@@ -756,7 +756,7 @@ def test_segment_replaced(stack):
     other.write_bytes(saved.replace(b'"BOOT"', b'"BOOK"', 1))
     other.rename(path)
     refused_until(stack, "UNAVAILABLE", "under the daemon")
-    message = wait_for(lambda: (s := stack.status()) and "not as it was signed" in s["log_message"] and s["log_message"], "status")
+    message = wait_for(lambda: (s := stack.status()) and "is not the one that was signed" in s["log_message"] and s["log_message"], "status")
     assert f"{path}:" in message
     path.write_bytes(saved)
     ready_again(stack)
@@ -790,7 +790,7 @@ def test_signed_lines_cut_off(stack):
     saved = path.read_bytes()
     path.write_bytes(saved[:saved.rindex(b"\n", 0, -1) + 1])
     stack.start(wait="listening")
-    status = wait_for(lambda: (s := stack.status()) and s["keeper_ready"] and "signed" in s["log_message"] and s, "status")
+    status = wait_for(lambda: (s := stack.status()) and s["sealed"] and s["log_message"] and s, "status")
     assert not status["log_ready"]
     path.write_bytes(saved)
     ready_again(stack)

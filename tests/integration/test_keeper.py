@@ -20,6 +20,7 @@ import nacl.public
 import nacl.signing
 import pytest
 
+from operators import Operators
 from stack import TOP, default_builddir, find_program
 
 HOST = "alpha"
@@ -106,13 +107,13 @@ class Token:
 class Keeper:
     """A running custody-keeper, and keeper_client at the other end."""
 
-    def __init__(self, token, *, host=HOST, rate=1000, uri=None, env=None):
+    def __init__(self, token, *, host=HOST, rate=1000, uri=None, env=None, options=()):
         builddir = default_builddir()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.stderr = open(token.dir / "keeper.log", "w+")
         self.process = subprocess.Popen(
             [find_program(builddir, "custody-keeper"), f"--host={host}", f"--token={uri or token.uri}",
-             f"--audit-dir={token.audit}", f"--fd={theirs.fileno()}", f"--releases-per-second={rate}"],
+             f"--audit-dir={token.audit}", f"--fd={theirs.fileno()}", f"--releases-per-second={rate}", *options],
             pass_fds=[theirs.fileno()], stderr=self.stderr, stdin=subprocess.DEVNULL,
             env={**os.environ, "SOFTHSM2_CONF": str(token.dir / "hsm/softhsm2.conf"), **(env or {})})
         theirs.close()
@@ -674,13 +675,176 @@ def test_log_that_went_back_behind_the_token(honest, start):
     still_serves(honest)
 
 
-def test_head_reaches_the_token_when_the_channel_is_idle(honest):
+def test_head_reaches_the_token_after_each_commit_while_they_are_few(honest):
     release(honest)
-    for _ in range(200):
-        if honest.keeper.ok("status")["head"] == honest.checkpoint:
-            return
-        time.sleep(0.06)  # longer than the idle time after which the keeper writes it
-    pytest.fail("the token's head stays behind")
+    # The next request is taken up only after the head was written.
+    assert honest.keeper.ok("status")["head"] == honest.checkpoint
+
+
+def test_head_waits_for_its_interval_while_commits_are_many(token, start, used_token):
+    custodyd = Custodyd(token, start(options=["--head-interval=60000"]))
+    custodyd.initialise()
+    custodyd.public = custodyd.generate()
+    custodyd.applier = nacl.public.PrivateKey.generate()
+    began = time.monotonic()
+    heads = []
+    for _ in range(60):
+        release(custodyd)
+        heads.append(custodyd.keeper.ok("status")["head"] == custodyd.checkpoint)
+    assert heads[0]
+    if time.monotonic() - began < 2:  # else this machine is so slow that commits were few
+        assert not all(heads)
+    # What must not be forgotten does not wait.
+    custodyd.do(NONE, "key.revoked", key="wga", generation=1)
+    assert custodyd.keeper.ok("status")["head"] == custodyd.checkpoint
+    custodyd.keeper.kill()
+    custodyd.keeper = start()
+    assert custodyd.keeper.ok("status")["head"] == custodyd.checkpoint
+
+
+# ---- a log that lacks what the token remembers: the keeper judges itself who accepts that ----
+
+
+ACCEPT_LOSS = 2
+BLANK_ROOT = bytes(32)
+
+
+class Loss:
+    """A log cut back by one record, before a keeper that knows operators ann and bob, and what they would sign."""
+
+    def __init__(self, custodyd, start, *options, pinned=True):
+        release(custodyd)
+        assert custodyd.keeper.ok("status")["head"] == custodyd.checkpoint
+        self.old = len(custodyd.lines), root(custodyd.leaves)
+        custodyd.keeper.kill()
+        custodyd.forget_line()
+        self.new = len(custodyd.lines), root(custodyd.leaves)
+        self.operators = Operators(custodyd.token.dir, ("ann", "bob", "eve"))
+        pins = self.operators.file.read_text().splitlines(keepends=True)
+        self.operators.file.write_text("".join(line for line in pins if not line.startswith("eve ")))
+        if pinned:
+            options = (f"--operators={self.operators.file}", *options)
+        self.custodyd, self.options, self.start = custodyd, options, start
+        custodyd.keeper = start(options=options)
+
+    def heads(self, **bent):
+        return {"old_size": self.old[0], "old_root": self.old[1], "new_size": self.new[0], "new_root": self.new[1], **bent}
+
+    def text(self, heads, id=None):
+        lines = [f"old-size {heads['old_size']}", f"old-root {base64.b64encode(heads['old_root']).decode()}",
+                 f"new-size {heads['new_size']}", f"new-root {base64.b64encode(heads['new_root']).decode()}"]
+        request = [f"request {id}"] if id else []
+        return "\n".join(["custody approval v1", f"host {HOST}", *request, "operation log.accept-loss", *lines, ""])
+
+    def id(self, heads):
+        return hashlib.sha256(self.text(heads).encode()).hexdigest()[:32]
+
+    def approval(self, heads, name, by=None, text=None, uid=0):
+        """Operator `name`'s approval record, signed with the key of `by`."""
+        signature = self.operators.sign(by or name, text or self.text(heads, self.id(heads))).read_text().splitlines()
+        return dict(operator_name=name, operator_key=" ".join(self.operators.public(by or name).split()[:2]),
+                    signature="".join(signature[1:-1]), actor__present=1, actor__uid=uid)
+
+    def open(self):
+        c = self.custodyd
+        return c.keeper("log_loss", c.first, len(c.lines), edge(c.leaves[:c.first]).hex() or "-")
+
+    def try_batch(self, approvals, heads=None, after=(), accepted=None):
+        """Commits the records of an accepted loss; the lines of a refused batch are taken off the file again."""
+        c, heads = self.custodyd, heads or self.heads()
+        before = len(c.lines)
+        id = self.id(heads)
+        c.entry(NONE, "approval.requested", request_id=id, operation=ACCEPT_LOSS, actor__present=1, **heads)
+        for approval in approvals:
+            c.entry(NONE, "approval.given", request_id=id, **approval)
+        c.entry(NONE, "log.loss-accepted", request_id=id, actor__present=1, **(accepted or heads))
+        for action, event, fields in after:
+            c.entry(action, event, **fields)
+        answer = c.commit(len(c.lines) - before)
+        if answer["code"] != "OK":
+            while len(c.lines) > before:
+                c.forget_line()
+        return answer
+
+
+def test_loss_is_accepted_by_two_operators_signatures(honest, start):
+    loss = Loss(honest, start)
+    assert loss.open()["code"] == "OK"
+    answer = loss.try_batch([loss.approval(loss.heads(), n) for n in ("ann", "bob")])
+    assert answer["code"] == "OK", answer
+    assert int(honest.checkpoint.splitlines()[1]) == loss.new[0] + 4
+    assert honest.keeper.ok("status")["head"] == honest.checkpoint
+    assert honest.keeper.end() == 0
+    honest.keeper = start(options=loss.options)
+    assert honest.keeper.ok("status")["head"] == honest.checkpoint  # no larger one came back
+    still_serves(honest)
+
+
+def test_loss_that_was_not_accepted_by_two_operators(honest, start):
+    loss = Loss(honest, start)
+    heads = loss.heads()
+    ann, bob = loss.approval(heads, "ann"), loss.approval(heads, "bob")
+    by_uid = dict(operator_name="bob", actor__present=1, actor__uid=1000)
+    other = loss.heads(new_root=hashlib.sha256(b"another log").digest())
+    shorter = loss.heads(new_size=loss.new[0] - 1)
+    older = loss.heads(old_size=loss.old[0] - 1)
+    both = lambda h: [loss.approval(h, n) for n in ("ann", "bob")]
+    for what, code, words, options in (
+            ("one operator twice", "PERMISSION_DENIED", "two different", dict(approvals=[ann, ann])),
+            ("one key under two names", "PERMISSION_DENIED", "not in the operators' file",
+             dict(approvals=[ann, loss.approval(heads, "bob", by="ann")])),
+            ("a stranger's key", "PERMISSION_DENIED", "not in the operators' file", dict(approvals=[ann, loss.approval(heads, "eve")])),
+            ("a stranger's signature under bob's key", "PERMISSION_DENIED", "by another key",
+             dict(approvals=[ann, {**bob, "signature": loss.approval(heads, "eve")["signature"]}])),
+            ("a signature over another text", "PERMISSION_DENIED", "over this text",
+             dict(approvals=[ann, loss.approval(heads, "bob", text=loss.text(other, loss.id(heads)))])),
+            ("no signature", "PERMISSION_DENIED", "--approve-by-uid", dict(approvals=[ann, by_uid])),
+            ("one approval", "PERMISSION_DENIED", "takes one request, two approvals", dict(approvals=[ann])),
+            ("three", "PERMISSION_DENIED", "takes one request, two approvals", dict(approvals=[ann, bob, ann])),
+            ("a record more", "PERMISSION_DENIED", "nothing else",
+             dict(approvals=[ann, bob], after=[(NONE, "daemon.started", {})])),
+            ("another log", "PERMISSION_DENIED", "that of the lines", dict(approvals=both(other), heads=other)),
+            ("a shorter log", "PERMISSION_DENIED", "that of the lines", dict(approvals=both(shorter), heads=shorter)),
+            ("an older head of the token", "PERMISSION_DENIED", "the token's", dict(approvals=both(older), heads=older)),
+            ("another loss than was approved", "PERMISSION_DENIED", "that of the lines",
+             dict(approvals=[ann, bob], accepted=other))):
+        assert loss.open()["code"] == "OK"
+        answer = loss.try_batch(**options)
+        assert answer["code"] == code and words in answer["message"], (what, answer)
+    # Nothing else is done in a log that the token does not know, and it is not opened the ordinary way.
+    assert loss.open()["code"] == "OK"
+    honest.entry(RELEASE, "release.granted", **honest.release_fields("wga", 1, honest.public, honest.applier.public_key))
+    answer = honest.commit()
+    assert answer["code"] == "PERMISSION_DENIED" and not answer["results"]
+    honest.forget_line()
+    assert honest.open()["code"] != "OK"
+    # The same signatures serve when all is right.
+    assert loss.open()["code"] == "OK"
+    assert loss.try_batch([ann, bob])["code"] == "OK"
+    still_serves(honest)
+
+
+def test_loss_where_nothing_is_lost(honest, start):
+    heads = dict(old_size=2, old_root=root(honest.leaves), new_size=2, new_root=root(honest.leaves))
+    honest.entry(NONE, "log.loss-accepted", request_id="0" * 32, actor__present=1, **heads)
+    answer = honest.commit()
+    assert answer["code"] == "FAILED_PRECONDITION" and "token and log agree" in answer["message"]
+    honest.forget_line()
+    still_serves(honest)
+
+
+def test_loss_is_accepted_by_two_uids_only_where_that_is_configured(honest, start):
+    loss = Loss(honest, start, "--approve-by-uid", pinned=False)
+    uids = [dict(operator_name=n, actor__present=1, actor__uid=u) for n, u in (("ann", 1000), ("bob", 1001))]
+    assert loss.open()["code"] == "OK"
+    answer = loss.try_batch([uids[0], {**uids[1], "actor__uid": 1000}])
+    assert answer["code"] == "PERMISSION_DENIED" and "two different" in answer["message"]
+    assert loss.open()["code"] == "OK"
+    answer = loss.try_batch([uids[0], loss.approval(loss.heads(), "bob")])
+    assert answer["code"] == "PERMISSION_DENIED" and "operators' file" in answer["message"]
+    assert loss.open()["code"] == "OK"
+    assert loss.try_batch(uids)["code"] == "OK"
+    still_serves(honest)
 
 
 def test_newer_log_needs_a_proof_that_it_continues_the_token(honest, start, token):

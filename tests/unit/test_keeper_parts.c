@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "ckr.h"
+#include "head_pace.h"
 #include "pace.h"
 #include "tap.h"
 
@@ -64,6 +65,48 @@ static void test_pace_at_its_bounds(void)
     CU_ASSERT_EQUAL(take(&pace, 10, 3), 3);
 }
 
+#define SECOND INT64_C(1000000)
+
+static void test_head_is_due_at_once_while_commits_are_few(void)
+{
+    struct head_pace pace;
+    head_pace_setup(&pace, 5000);
+    CU_ASSERT_EQUAL(head_pace_due(&pace, 0), -1);
+    // The first second of a clock is not taken for a busy one.
+    head_pace_signed(&pace, 0);
+    CU_ASSERT_EQUAL(head_pace_due(&pace, 0), 0);
+    head_pace_written(&pace);
+    CU_ASSERT_EQUAL(head_pace_due(&pace, 0), -1);
+    for (int i = 1; i < 100; i++) {
+        head_pace_signed(&pace, i * SECOND / (HEAD_PACE_COMMITS - 1));
+        CU_ASSERT_EQUAL(head_pace_due(&pace, i * SECOND / (HEAD_PACE_COMMITS - 1)), 0);
+        head_pace_written(&pace);
+    }
+}
+
+static void test_head_waits_while_commits_are_many(void)
+{
+    struct head_pace pace;
+    head_pace_setup(&pace, 700);
+    for (int i = 0; i < HEAD_PACE_COMMITS - 1; i++) {
+        head_pace_signed(&pace, 10 * SECOND + i);
+        CU_ASSERT_EQUAL(head_pace_due(&pace, 10 * SECOND + i), 0);
+        head_pace_written(&pace);
+    }
+    // The twentieth within a second waits for the interval, and so do those after it.
+    head_pace_signed(&pace, 10 * SECOND + 100);
+    CU_ASSERT_EQUAL(head_pace_due(&pace, 10 * SECOND + 100), 700000);
+    head_pace_signed(&pace, 10 * SECOND + 300);
+    CU_ASSERT_EQUAL(head_pace_due(&pace, 10 * SECOND + 300), 699800);
+    CU_ASSERT_EQUAL(head_pace_due(&pace, 10 * SECOND + 700100), 0);
+    // When they stop it is not waited longer than the busy second.
+    head_pace_setup(&pace, 60000);
+    for (int i = 0; i < HEAD_PACE_COMMITS; i++)
+        head_pace_signed(&pace, 20 * SECOND);
+    CU_ASSERT_EQUAL(head_pace_due(&pace, 20 * SECOND + 1), SECOND - 1);
+    CU_ASSERT_EQUAL(head_pace_due(&pace, 21 * SECOND), 0);
+}
+
 int main(void)
 {
     CU_TestInfo tests[] = {
@@ -71,6 +114,9 @@ int main(void)
         {"unknown return values are errors", test_unknown_values},
         {"releases have a pace", test_pace},
         {"the pace at its bounds", test_pace_at_its_bounds},
+        {"the head is due at once while commits are few",
+         test_head_is_due_at_once_while_commits_are_few},
+        {"the head waits while commits are many", test_head_waits_while_commits_are_many},
         CU_TEST_INFO_NULL,
     };
     return tap_run("keeper parts", tests);

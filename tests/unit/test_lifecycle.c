@@ -19,7 +19,7 @@ static const struct step {
     {RECORD_KEY_REVOKED, KEY_PRE_ACTIVE, KEY_COMPROMISED},
     {RECORD_KEY_REVOKED, KEY_ACTIVE, KEY_COMPROMISED},
     {RECORD_KEY_REVOKED, KEY_DEACTIVATED, KEY_COMPROMISED},
-    // An active key must be replaced or revoked before it can be destroyed.
+    {RECORD_KEY_DESTROYING, KEY_ACTIVE, KEY_DESTROYING}, // only as two operators approved
     {RECORD_KEY_DESTROYING, KEY_PRE_ACTIVE, KEY_DESTROYING},
     {RECORD_KEY_DESTROYING, KEY_DEACTIVATED, KEY_DESTROYING},
     {RECORD_KEY_DESTROYING, KEY_COMPROMISED, KEY_DESTROYING},
@@ -52,6 +52,22 @@ static int expected(enum key_state from, enum record_event event)
         if (staying[i].event == event && (staying[i].states & IN(from)) != 0)
             return (int)from;
     return -1;
+}
+
+static void test_approval(void)
+{
+    for (unsigned event = 0; event < RECORD_EVENTS; event++)
+        for (unsigned from = 0; from < KEY_STATES; from++)
+            CU_ASSERT_EQUAL(lifecycle_needs_approval(from, event),
+                            event == RECORD_KEY_DESTROYING && from == KEY_ACTIVE);
+}
+
+static void test_state_names(void)
+{
+    for (unsigned state = KEY_NONE + 1; state < KEY_STATES; state++)
+        CU_ASSERT_EQUAL(lifecycle_state_from_name(lifecycle_state_name(state)), state);
+    CU_ASSERT_EQUAL(lifecycle_state_from_name("none"), KEY_NONE);
+    CU_ASSERT_EQUAL(lifecycle_state_from_name(""), KEY_NONE);
 }
 
 static void test_every_event_in_every_state(void)
@@ -103,6 +119,8 @@ int main(void)
 {
     CU_TestInfo tests[] = {
         {"every event in every state", test_every_event_in_every_state},
+        {"what needs approval", test_approval},
+        {"names of states, there and back", test_state_names},
         {"states and events that are none", test_out_of_range},
         {"which states are released for which reasons", test_release},
         {"what may be released is legal", test_release_is_legal},

@@ -10,6 +10,8 @@
 
 #include <sodium.h>
 
+#include "approval.h"
+#include "snapshot.h"
 #include "tap.h"
 
 #define HOST "alpha"
@@ -255,7 +257,7 @@ static void test_generations(void)
     r = key_record(state, RECORD_KEY_ACTIVATED, "a", 7, "");
     refused(state, &r, "it is compromised");
     r = key_record(state, RECORD_KEY_DESTROYING, "a", 2, "");
-    refused(state, &r, "it is active");
+    refused(state, &r, "names no request that two operators approved");
     r = key_record(state, RECORD_KEY_PUBLISHED, "c", 1, "");
     refused(state, &r, "it is none");
     state_free(state);
@@ -345,6 +347,256 @@ static void test_outcome_after_destruction(void)
     state_free(state);
 }
 
+// ---- approvals ----
+
+// A request to destroy the active generation 2 of a.
+static struct record request_record(const struct state *state, const char *id)
+{
+    struct record r = next_record(state, RECORD_APPROVAL_REQUESTED);
+    strcpy(r.request_id, id);
+    r.actor.present = true;
+    r.operation = OPERATION_KEY_DESTROY;
+    strcpy(r.key, "a");
+    r.generation = 2;
+    r.expires_us = r.time_us + 100;
+    return r;
+}
+
+static struct record approval_record(const struct state *state, const char *id,
+                                     const char *operator, const char * key, uint32_t uid)
+{
+    struct record r = next_record(state, RECORD_APPROVAL_GIVEN);
+    strcpy(r.request_id, id);
+    r.actor.present = true;
+    r.actor.uid = uid;
+    strcpy(r.operator_name, operator);
+    strcpy(r.operator_key, key);
+    strcpy(r.signature, key[0] != '\0' ? "c2ln" : "");
+    return r;
+}
+
+#define ID_1 "0123456789abcdef0123456789abcdef"
+#define ID_2 "1123456789abcdef0123456789abcdef"
+
+static void test_requests(void)
+{
+    struct state *state = example();
+    struct record r = request_record(state, ID_1);
+    r.generation = 3;
+    refused(state, &r, "only the destruction of an active generation");
+    r = request_record(state, "01");
+    refused(state, &r, "request_id or actor is missing");
+    r = request_record(state, ID_1);
+    r.expires_us = r.time_us;
+    refused(state, &r, "later expires is missing");
+    r = request_record(state, ID_1);
+    r.operation = OPERATION_NONE;
+    refused(state, &r, "operation is missing");
+    r = request_record(state, ID_1);
+    must(state, &r);
+    r = request_record(state, ID_1);
+    refused(state, &r, "is open already");
+    CU_ASSERT_EQUAL(state_requests(state)->count, 1);
+    // What has expired makes room.
+    r = request_record(state, ID_2);
+    r.time_us += 200;
+    r.expires_us = r.time_us + 1;
+    must(state, &r);
+    CU_ASSERT_EQUAL(state_requests(state)->count, 1);
+    CU_ASSERT_PTR_NULL(request_list_find(state_requests(state), ID_1));
+    state_free(state);
+}
+
+static void test_too_many_requests(void)
+{
+    struct state *state = example();
+    char id[RECORD_REQUEST_MAX + 1];
+    for (unsigned i = 0; i < REQUESTS_MAX; i++) {
+        snprintf(id, sizeof(id), "%032x", i);
+        struct record r = request_record(state, id);
+        must(state, &r);
+    }
+    struct record r = request_record(state, ID_1);
+    struct error err;
+    CU_ASSERT_EQUAL(state_check(state, &r, &err), -1);
+    CU_ASSERT_EQUAL(err.code, ERROR_RESOURCE_EXHAUSTED);
+    state_free(state);
+}
+
+static void test_approvals(void)
+{
+    struct state *state = example();
+    struct record r = request_record(state, ID_1);
+    must(state, &r);
+    r = approval_record(state, ID_2, "ann", "key ann", 1);
+    refused(state, &r, "is not open");
+    r = approval_record(state, ID_1, "", "key ann", 1);
+    refused(state, &r, "operator or actor is missing");
+    r = approval_record(state, ID_1, "ann", "key ann", 1);
+    r.signature[0] = '\0';
+    refused(state, &r, "signature without operator_key");
+    r = approval_record(state, ID_1, "ann", "key ann", 1);
+    must(state, &r);
+    r = approval_record(state, ID_1, "ann", "key bob", 2);
+    refused(state, &r, "has approved request");
+    r = approval_record(state, ID_1, "bob", "key ann", 2);
+    refused(state, &r, "has approved request");
+    r = key_record(state, RECORD_KEY_DESTROYING, "a", 2, "");
+    strcpy(r.request_id, ID_1);
+    refused(state, &r, "has 1 of the 2 approvals");
+    r = approval_record(state, ID_1, "bob", "key bob", 1); // one process may bring both
+    must(state, &r);
+    r = key_record(state, RECORD_KEY_DESTROYING, "a", 3, "");
+    strcpy(r.request_id, ID_1);
+    refused(state, &r, "was for something else");
+    r = key_record(state, RECORD_KEY_DESTROYING, "a", 2, "");
+    strcpy(r.request_id, ID_1);
+    r.time_us += 1000;
+    refused(state, &r, "is not open");
+    r.time_us -= 1000;
+    must(state, &r);
+    CU_ASSERT_EQUAL(state_requests(state)->count, 0);
+    r = approval_record(state, ID_1, "eve", "key eve", 3);
+    refused(state, &r, "is not open");
+    state_free(state);
+}
+
+static void test_approvals_by_uid(void)
+{
+    struct state *state = example();
+    struct record r = request_record(state, ID_1);
+    must(state, &r);
+    r = approval_record(state, ID_1, "ann", "", 1);
+    must(state, &r);
+    r = approval_record(state, ID_1, "bob", "", 1);
+    refused(state, &r, "has approved request");
+    r = approval_record(state, ID_1, "bob", "", 2);
+    must(state, &r);
+    state_free(state);
+}
+
+static void test_loss(void)
+{
+    struct state *state = example();
+    struct record r = next_record(state, RECORD_APPROVAL_REQUESTED);
+    r.actor.present = true;
+    r.operation = OPERATION_ACCEPT_LOSS;
+    r.old_size = r.seq + 7;
+    r.new_size = r.seq;
+    r.old_root[0] = 1;
+    r.new_root[0] = 2;
+    CU_ASSERT_EQUAL(approval_loss_id(&r, r.request_id), 0);
+    struct record requested = r;
+    r.new_size--;
+    refused(state, &r, "as it is at this record");
+    r = requested;
+    r.new_root[0] = 3;
+    refused(state, &r, "follows from the two heads");
+    must(state, &requested);
+    r = approval_record(state, requested.request_id, "ann", "key ann", 1);
+    must(state, &r);
+    r = approval_record(state, requested.request_id, "bob", "key bob", 1);
+    must(state, &r);
+    requested.seq = state_size(state);
+    requested.time_us = state_time_us(state);
+    requested.event = RECORD_LOG_LOSS_ACCEPTED;
+    r = requested;
+    r.old_root[0] = 9;
+    refused(state, &r, "was for something else");
+    must(state, &requested);
+    CU_ASSERT_EQUAL(state_requests(state)->count, 0);
+    state_free(state);
+}
+
+// ---- texts that a snapshot holds ----
+
+// What would make two states' texts alike, or a text that cannot be read, is in no state.
+static void test_words(void)
+{
+    static const char *const bad[] = {"a b", "a\nkey x", "a\x7f", "-"};
+    struct state *state = state_new();
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        struct record r = next_record(state, RECORD_TOKEN_INITIALISED);
+        strcpy(r.log_vkey, bad[i]);
+        refused(state, &r, "log_vkey");
+        r = next_record(state, RECORD_TOKEN_INITIALISED);
+        strcpy(r.host_vkey, bad[i]);
+        refused(state, &r, "host_vkey");
+    }
+    state_free(state);
+    state = example();
+    struct record r = next_record(state, RECORD_LOG_KEY_CHANGED);
+    strcpy(r.log_vkey, bad[1]);
+    refused(state, &r, "log_vkey");
+    r = request_record(state, ID_1);
+    must(state, &r);
+    r = approval_record(state, ID_1, "ann\napproval - 0 bob", "", 1);
+    refused(state, &r, "operator");
+    state_free(state);
+}
+
+static void test_snapshot_of_odd_names(void)
+{
+    struct state *state = example();
+    size_t length, again_length;
+    struct record r = request_record(state, ID_1);
+    must(state, &r);
+    r = approval_record(state, ID_1, "-", "", 1);
+    refused(state, &r, "is one line, and not '-'");
+    r = approval_record(state, ID_1, "- -", "", 1);
+    must(state, &r);
+    r = approval_record(state, ID_1, " ann of\xc3\xa9  ", "", 2);
+    must(state, &r);
+    char *text = snapshot_format(state, &length, NULL);
+    struct state *read = snapshot_parse(text, length, NULL);
+    CU_ASSERT_PTR_NOT_NULL_FATAL(read);
+    char *again = snapshot_format(read, &again_length, NULL);
+    CU_ASSERT_STRING_EQUAL(text, again);
+    char *host = strstr(text, "\nhost alpha\n");
+    memcpy(host, "\nhost Alpha\n", 12);
+    CU_ASSERT_PTR_NULL(snapshot_parse(text, length, NULL));
+    free(text);
+    free(again);
+    state_free(read);
+    state_free(state);
+}
+
+// ---- digests, and what is forgotten ----
+
+static void test_digests(void)
+{
+    static const enum record_event events[] = {RECORD_LOG_SEALED, RECORD_DAEMON_STOPPED};
+    struct state *state = example();
+    for (size_t i = 0; i < 2; i++) {
+        struct record r = next_record(state, events[i]);
+        memset(r.sha256, 'a', 64);
+        refused(state, &r, "not that of the state");
+        CU_ASSERT_EQUAL(snapshot_digest(state, r.sha256, NULL), 0);
+        must(state, &r);
+    }
+    struct record r = next_record(state, RECORD_LOG_SEALED);
+    refused(state, &r, "not that of the state");
+    r = next_record(state, RECORD_DAEMON_STOPPED);
+    must(state, &r);
+    state_free(state);
+}
+
+static void test_forgetting(void)
+{
+    struct state *state = example();
+    must_key(state, RECORD_RELEASE_GRANTED, "a", 3, "0a");
+    must_key(state, RECORD_KEY_DESTROYING, "a", 3, "");
+    must_key(state, RECORD_KEY_DESTROYED, "a", 3, "");
+    CU_ASSERT_PTR_NOT_NULL(state_key_find(state, "a", 3)); // the highest: numbers only rise
+    must_key(state, RECORD_KEY_GENERATED, "a", 4, "");
+    CU_ASSERT_PTR_NOT_NULL(state_key_find(state, "a", 3)); // its lease is open
+    must_key(state, RECORD_RELEASE_FAILED, "a", 3, "0a");
+    CU_ASSERT_PTR_NULL(state_key_find(state, "a", 3));
+    CU_ASSERT_PTR_NOT_NULL(state_key_find(state, "a", 2));
+    CU_ASSERT_EQUAL(state_key_highest(state, "a"), 4);
+    state_free(state);
+}
+
 // ---- random records ----
 
 static void check_invariants(const struct state *state, size_t open)
@@ -379,7 +631,7 @@ static struct record random_record(const struct state *state)
     char lease[8];
     const char *key = keys[random_below(3)];
     enum record_event event =
-        RECORD_KEY_GENERATED + random_below(RECORD_EVENTS - RECORD_KEY_GENERATED);
+        RECORD_KEY_GENERATED + random_below(RECORD_APPROVAL_REQUESTED - RECORD_KEY_GENERATED);
     uint64_t highest = state_key_highest(state, key);
     uint64_t generation = highest + 2 > 3 ? highest + 2 - random_below(4) : 1 + random_below(3);
     snprintf(lease, sizeof(lease), "%02x", random_below(8));
@@ -427,7 +679,7 @@ static void test_random(void)
     }
     CU_ASSERT(applied > 2000);
     // Each kind of event has had its turn, or the test has seen less than it says.
-    for (unsigned e = RECORD_KEY_GENERATED; e < RECORD_EVENTS; e++)
+    for (unsigned e = RECORD_KEY_GENERATED; e < RECORD_APPROVAL_REQUESTED; e++)
         CU_ASSERT(count[e] > 0);
 }
 
@@ -464,6 +716,15 @@ int main(void)
         {"outcomes", test_outcomes},
         {"a lease expires no sooner than it does", test_expiry},
         {"an outcome after the key's destruction", test_outcome_after_destruction},
+        {"requests", test_requests},
+        {"as many requests as there may be", test_too_many_requests},
+        {"approvals by signature", test_approvals},
+        {"approvals by uid", test_approvals_by_uid},
+        {"an accepted loss", test_loss},
+        {"what a snapshot could not hold", test_words},
+        {"a snapshot of odd names", test_snapshot_of_odd_names},
+        {"digests of the state", test_digests},
+        {"what is forgotten", test_forgetting},
         {"random records", test_random},
         {"many leases", test_many_leases},
         CU_TEST_INFO_NULL,

@@ -78,10 +78,27 @@ int log_reader_dirfd(const struct log_reader *reader)
 // The number of segments that begin at or before `index`.
 static size_t segments_up_to(const struct log_reader *reader, uint64_t index)
 {
-    size_t count = 0;
-    while (count < reader->count && reader->firsts[count] <= index)
-        count++;
-    return count;
+    size_t low = 0, high = reader->count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (reader->firsts[middle] <= index)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+bool log_reader_has(const struct log_reader *reader, uint64_t first)
+{
+    size_t count = segments_up_to(reader, first);
+    return count > 0 && reader->firsts[count - 1] == first;
+}
+
+uint64_t log_reader_first(const struct log_reader *reader, uint64_t index)
+{
+    size_t count = segments_up_to(reader, index);
+    return count > 0 ? reader->firsts[count - 1] : 0;
 }
 
 void log_reader_seek(struct log_reader *reader, uint64_t index)
@@ -148,6 +165,53 @@ int log_reader_next(struct log_reader *reader, struct log_item *item, struct err
         close_segment(reader);
     }
     return reader->next == reader->count ? 0 : open_segment(reader, item, err);
+}
+
+// Reads the last `length` of the `size` bytes of a segment.
+static int read_tail(int fd, uint64_t size, char *bytes, size_t length, struct error *err)
+{
+    size_t used = 0;
+    while (used < length) {
+        ssize_t n = pread(fd, bytes + used, length - used, (off_t)(size - length + used));
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return error_set(err, ERROR_UNAVAILABLE, "it cannot be read: %s",
+                             n < 0 ? strerror(errno) : "it became shorter");
+        used += (size_t)n;
+    }
+    return 0;
+}
+
+int log_reader_line_before(const struct log_reader *reader, uint64_t first, char line[LOG_TAIL_MAX],
+                           size_t *start, size_t *length, struct error *err)
+{
+    char name[SEGMENT_NAME_SIZE];
+    struct stat status;
+    size_t count = segments_up_to(reader, first);
+    if (count < 2)
+        return error_set(err, ERROR_NOT_FOUND, "no segment is before that one");
+    segment_name(reader->firsts[count - 2], name);
+    int fd = openat(reader->logfd, name, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0)
+        return error_set(err, ERROR_NOT_FOUND, "log/%s: %s", name, strerror(errno));
+    int result = -1;
+    if (fstat(fd, &status) != 0 || !S_ISREG(status.st_mode) || status.st_size == 0) {
+        error_set(err, ERROR_NOT_FOUND, "log/%s holds no line", name);
+        goto cleanup;
+    }
+    size_t room = status.st_size < LOG_TAIL_MAX ? (size_t)status.st_size : LOG_TAIL_MAX;
+    result = read_tail(fd, (uint64_t)status.st_size, line, room, err);
+    if (result != 0)
+        goto cleanup;
+    const char *newline = memrchr(line, '\n', room - 1);
+    *start = newline != NULL ? (size_t)(newline - line) + 1 : 0;
+    *length = room - 1 - *start;
+    if (line[room - 1] != '\n')
+        result = error_set(err, ERROR_NOT_FOUND, "the last line of log/%s has no end", name);
+cleanup:
+    close(fd);
+    return result;
 }
 
 int log_reader_strays(const struct log_reader *reader,

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "error.h"
+#include "record.h"
 #include "segment.h"
 
 // Where a line stands.
@@ -43,6 +44,16 @@ int log_reader_dirfd(const struct log_reader *reader);
 void log_reader_seek(struct log_reader *reader, uint64_t index);
 // The next item. Returns 1 with `item` filled, 0 at the end, -1 with `err` when reading fails.
 int log_reader_next(struct log_reader *reader, struct log_item *item, struct error *err);
+
+// Whether a segment begins with record `first`, by its name.
+bool log_reader_has(const struct log_reader *reader, uint64_t first);
+// The first index of the segment that should hold record `index`; 0 where there is none.
+uint64_t log_reader_first(const struct log_reader *reader, uint64_t index);
+// The last line of the segment before the one that begins with record `first`: `*length` bytes from
+// line[*start] on, without its newline.
+#define LOG_TAIL_MAX (RECORD_LINE_MAX + 2)
+int log_reader_line_before(const struct log_reader *reader, uint64_t first, char line[LOG_TAIL_MAX],
+                           size_t *start, size_t *length, struct error *err);
 
 // Where record `index` should stand, by the segments' names.
 void log_reader_place(const struct log_reader *reader, uint64_t index, struct log_place *place);

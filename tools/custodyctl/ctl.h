@@ -25,9 +25,12 @@ struct ctl {
     // What stood after the command.
     const char *arguments[2];
     unsigned argument_count;
-    const char *ticket;   // NULL: none
-    const char *vkey_out; // NULL: none
-    uint64_t generation;  // 0: none
+    const char *ticket;    // NULL: none
+    const char *vkey_out;  // NULL: none
+    const char *request;   // id; NULL: none
+    const char *key_file;  // NULL: none
+    const char *signature; // a file; NULL: none
+    uint64_t generation;   // 0: none
     struct custody *custody;
 };
 
@@ -51,5 +54,14 @@ enum ctl_exit key_show(struct ctl *ctl);
 enum ctl_exit key_publish(struct ctl *ctl);
 enum ctl_exit key_destroy(struct ctl *ctl);
 enum ctl_exit status_show(struct ctl *ctl);
+enum ctl_exit request_list(struct ctl *ctl);
+enum ctl_exit request_show(struct ctl *ctl);
+enum ctl_exit approve(struct ctl *ctl);
+enum ctl_exit log_accept_loss(struct ctl *ctl);
+
+// Tells that a request has to be approved first, and how.
+enum ctl_exit request_made(struct ctl *ctl, const struct custody_request *request);
+// Gets one request from the daemon.
+enum ctl_exit request_fetch(struct ctl *ctl, const char *id, struct custody_request *request);
 
 #endif

@@ -145,10 +145,14 @@ enum ctl_exit key_publish(struct ctl *ctl)
 enum ctl_exit key_destroy(struct ctl *ctl)
 {
     struct custody_key key;
+    struct custody_request request;
     struct custody_error err;
-    if (custody_key_destroy(ctl->custody, ctl->arguments[0], ctl->generation, ctl->ticket, &key,
-                            &err) < 0)
+    int done = custody_key_destroy(ctl->custody, ctl->arguments[0], ctl->generation, ctl->ticket,
+                                   ctl->request, &key, &request, &err);
+    if (done < 0)
         return ctl_fail(ctl, &err);
+    if (done == 1)
+        return request_made(ctl, &request);
     if (ctl->json)
         return written(ctl, print_json(print_json_key(&key)));
     printf("%s generation %" PRIu64 " is destroyed.\n", key.name, key.generation);

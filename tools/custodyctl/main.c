@@ -17,6 +17,9 @@ enum option_key {
     OPTION_TICKET = 1000,
     OPTION_GENERATION,
     OPTION_VKEY_OUT,
+    OPTION_REQUEST,
+    OPTION_KEY,
+    OPTION_SIGNATURE,
 };
 
 struct command {
@@ -81,12 +84,37 @@ static const struct command commands[] = {
      key_publish},
     {"key destroy",
      "NAME GENERATION",
-     "Destroy a generation that is not active, for good",
+     "Destroy a generation for good; an active one needs two operators' approval",
      2,
      2,
      true,
-     {OPTION_TICKET},
+     {OPTION_TICKET, OPTION_REQUEST},
      key_destroy},
+    {"request list", "", "List what waits for approval", 0, 0, false, {0}, request_list},
+    {"request show",
+     "ID",
+     "Print the exact text that approves a request when it is signed",
+     1,
+     1,
+     false,
+     {0},
+     request_show},
+    {"approve",
+     "ID",
+     "Approve a request: sign its text with ssh-keygen, or bring the signature",
+     1,
+     1,
+     false,
+     {OPTION_KEY, OPTION_SIGNATURE},
+     approve},
+    {"log accept-loss",
+     "",
+     "Go on with a log that lacks what the token remembers, once two operators approve",
+     0,
+     0,
+     false,
+     {0},
+     log_accept_loss},
     {"status", "", "Show the daemon, its token and its log", 0, 0, false, {0}, status_show},
 };
 #define COMMANDS (sizeof(commands) / sizeof(commands[0]))
@@ -101,6 +129,10 @@ static const struct argp_option common_options[] = {
 static const struct argp_option own_options[] = {
     {"ticket", OPTION_TICKET, "TEXT", 0, "Why: goes into the record, up to 127 bytes", 1},
     {"generation", OPTION_GENERATION, "N", 0, "This generation [the active, else the newest]", 1},
+    {"request", OPTION_REQUEST, "ID", 0, "The request that two operators have approved", 1},
+    {"key", OPTION_KEY, "KEYFILE", 0, "Sign with this SSH key, by ssh-keygen", 1},
+    {"signature", OPTION_SIGNATURE, "FILE", 0,
+     "Take what ssh-keygen -Y sign -n custody-approval wrote; - is standard input", 1},
     {"vkey-out", OPTION_VKEY_OUT, "FILE", 0, "Write the log's verifier key to FILE", 1},
     {0},
 };
@@ -161,6 +193,15 @@ static error_t parse_command(int key, char *value, struct argp_state *state)
         return 0;
     case OPTION_TICKET:
         line->ctl->ticket = value;
+        return 0;
+    case OPTION_REQUEST:
+        line->ctl->request = value;
+        return 0;
+    case OPTION_KEY:
+        line->ctl->key_file = value;
+        return 0;
+    case OPTION_SIGNATURE:
+        line->ctl->signature = value;
         return 0;
     case OPTION_VKEY_OUT:
         line->ctl->vkey_out = value;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // custodyctl status: the daemon, its token and its log at a glance.
 #include <inttypes.h>
+#include <string.h>
 
 #include "ctl.h"
 #include "print.h"
@@ -11,7 +12,7 @@ static json_t *status_json(const struct custody_status *status)
     for (size_t i = 0; i < status->warning_count; i++)
         json_array_append_new(warnings, print_json_text(status->warnings[i]));
     return json_pack(
-        "{so so so sb sb so sb so sI sI so so so so sI sI sI so}", "host",
+        "{so so so sb sb so sb so sI sI so so so so sI sI sI so sb sI sI ss so}", "host",
         print_json_text(status->host), "version", print_json_text(status->version), "started",
         print_json_time(status->started_us), "initialised", (int)status->initialised,
         "keeper_ready", (int)status->keeper_ready, "keeper_message",
@@ -20,7 +21,24 @@ static json_t *status_json(const struct custody_status *status)
         (json_int_t)status->head_size, "log_root", print_json_text(status->log_root), "log_vkey",
         print_json_text(status->log_vkey), "host_vkey", print_json_text(status->host_vkey), "token",
         print_json_token(&status->token), "leases", (json_int_t)status->leases, "connections",
-        (json_int_t)status->connections, "keys", (json_int_t)status->keys, "warnings", warnings);
+        (json_int_t)status->connections, "keys", (json_int_t)status->keys, "warnings", warnings,
+        "sealed", (int)status->sealed, "head_lag", (json_int_t)status->head_lag, "head_interval_ms",
+        (json_int_t)status->head_interval_ms, "restore",
+        status->restore_unnoticed ? "unnoticed" : "unknown", "approvals",
+        print_json_text(status->approvals));
+}
+
+// How far back an attacker could set the log without the token's noticing.
+static void print_head(const struct custody_status *status)
+{
+    print_field("unprotected", "%" PRIu64 " records now; at most those of the last %u ms",
+                status->head_lag, status->head_interval_ms);
+    print_field("restore", "%s",
+                status->restore_unnoticed
+                    ? "an older copy of this token and of the log, put back together, goes "
+                      "UNNOTICED: its objects are files"
+                    : "whether an older copy of this token can be put back is not known to "
+                      "custody: ask the vendor");
 }
 
 static void status_print(const struct custody_status *status)
@@ -36,9 +54,16 @@ static void status_print(const struct custody_status *status)
     if (status->token.label[0] != '\0')
         print_field("", "'%s', %s, serial %s, %u sealed keys", status->token.label,
                     status->token.model, status->token.serial, status->token.blobs);
-    print_ready("log", status->log_ready, status->log_message);
+    if (status->sealed)
+        print_field("log", "SEALED: %s", status->log_message);
+    else
+        print_ready("log", status->log_ready, status->log_message);
     print_field("", "%" PRIu64 " records signed, %" PRIu64 " under the head in the token",
                 status->log_size, status->head_size);
+    print_head(status);
+    print_field("approvals", "%s",
+                strcmp(status->approvals, "uids") == 0 ? "two operators' uids (the weaker mode)"
+                                                       : "two operators' signatures");
     print_field("generations", "%u", status->keys);
     print_field("open leases", "%u", status->leases);
     print_field("connections", "%u", status->connections);

@@ -5,6 +5,8 @@
 // usage: judge open VKEYFILE NOTEFILE           prints the note's text
 //
 //	judge check VKEYFILE PROOFFILE RECORDFILE   RECORDFILE holds the record's line without its newline
+//	judge tiles VKEYFILE NOTEFILE DIR           DIR holds tile/...; prints the tree's size
+//	judge entries VKEYFILE NOTEFILE DIR         the same, and tile/entries/... too
 //
 // Exit status: 0 right, 1 not, 2 usage.
 package main
@@ -78,15 +80,36 @@ func check(vkeyFile string, proof, record []byte) error {
 		}
 		path = append(path, hash)
 	}
-	text, err := openNote(vkeyFile, []byte(checkpoint))
-	if err != nil {
-		return err
-	}
-	size, root, err := parseCheckpoint(text)
+	size, root, err := openCheckpoint(vkeyFile, []byte(checkpoint))
 	if err != nil {
 		return err
 	}
 	return tlog.CheckRecord(path, size, root, index, tlog.RecordHash(record))
+}
+
+func openCheckpoint(vkeyFile string, message []byte) (size int64, root tlog.Hash, err error) {
+	text, err := openNote(vkeyFile, message)
+	if err != nil {
+		return 0, root, err
+	}
+	return parseCheckpoint(text)
+}
+
+func judgeTiles(vkeyFile string, checkpoint []byte, dir string, withEntries bool) error {
+	size, root, err := openCheckpoint(vkeyFile, checkpoint)
+	if err != nil {
+		return err
+	}
+	if err := checkTiles(dir, size, root); err != nil {
+		return err
+	}
+	if withEntries {
+		if err := checkEntries(dir, size); err != nil {
+			return err
+		}
+	}
+	fmt.Println(size)
+	return nil
 }
 
 func run(args []string) error {
@@ -94,10 +117,13 @@ func run(args []string) error {
 	if err != nil {
 		return err
 	}
-	if args[0] == "open" {
+	switch args[0] {
+	case "open":
 		text, err := openNote(args[1], first)
 		fmt.Print(text)
 		return err
+	case "tiles", "entries":
+		return judgeTiles(args[1], first, args[3], args[0] == "entries")
 	}
 	record, err := os.ReadFile(args[3])
 	if err != nil {
@@ -108,8 +134,9 @@ func run(args []string) error {
 
 func main() {
 	args := os.Args[1:]
-	if !(len(args) == 3 && args[0] == "open") && !(len(args) == 4 && args[0] == "check") {
-		fmt.Fprintln(os.Stderr, "usage: judge open VKEYFILE NOTEFILE | judge check VKEYFILE PROOFFILE RECORDFILE")
+	arguments := map[string]int{"open": 3, "check": 4, "tiles": 4, "entries": 4}
+	if len(args) == 0 || arguments[args[0]] != len(args) {
+		fmt.Fprintln(os.Stderr, "usage: judge open|check|tiles|entries VKEYFILE NOTEFILE [RECORDFILE|DIR]")
 		os.Exit(2)
 	}
 	if err := run(args); err != nil {
