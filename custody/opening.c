@@ -451,13 +451,18 @@ static void read_in_thread(void *context)
     reading->failed = read_files(reading, &reading->error) != 0;
 }
 
+static void wait_for_init(struct opening *opening)
+{
+    opening->under_way = false;
+    daemon_set_phase(opening->daemon, DAEMON_UNINITIALISED,
+                     "this token was not initialised: run custodyctl token init");
+}
+
 static int take_log(struct opening *opening, struct reading *reading, struct error *err)
 {
     struct daemon *daemon = opening->daemon;
     if (reading->empty) {
-        opening->under_way = false;
-        daemon_set_phase(daemon, DAEMON_UNINITIALISED,
-                         "this token was not initialised: run custodyctl token init");
+        wait_for_init(opening);
         return 0;
     }
     state_free(daemon->state);
@@ -467,6 +472,11 @@ static int take_log(struct opening *opening, struct reading *reading, struct err
     opening->full = reading->view.full;
     if (reading->view.aside.any)
         opening->aside = reading->view.aside;
+    // What there was of record 0 was cut off by a crash, and has been set aside.
+    if (!reading->new_log && reading->found != 1 && state_size(daemon->state) == 0) {
+        wait_for_init(opening);
+        return 0;
+    }
     if (!reading->new_log && check_token(daemon, err) != 0)
         return -1;
     return ask_log_open(opening, reading, err);

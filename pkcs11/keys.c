@@ -115,15 +115,30 @@ static void copy_kek(struct token *token, struct keys *keys)
         token_module(token)->C_DestroyObject(token_anchor(token), copy);
 }
 
+static bool all_there(const struct keys *keys)
+{
+    for (int role = 0; role < KEYS_ROLES; role++)
+        if (keys->handle[role] == CK_INVALID_HANDLE ||
+            (signs(role) && keys->public_handle[role] == CK_INVALID_HANDLE))
+            return false;
+    return true;
+}
+
 int keys_find(struct token *token, struct keys *keys, struct error *err)
 {
+    struct error unguarded = {.code = ERROR_OK};
     memset(keys, 0, sizeof(*keys));
     for (int role = 0; role < KEYS_ROLES; role++) {
         CK_OBJECT_HANDLE *handle = &keys->handle[role];
         if (find_one(token, role, roles[role].class, handle, err) != 0)
             return -1;
-        if (*handle != CK_INVALID_HANDLE && check_guarded(token, role, *handle, err) != 0)
-            return -1;
+        if (*handle != CK_INVALID_HANDLE && check_guarded(token, role, *handle, &unguarded) != 0) {
+            if (unguarded.code != ERROR_FAILED_PRECONDITION) {
+                *err = unguarded;
+                return -1;
+            }
+            keys->torn = true;
+        }
         if (!signs(role))
             continue;
         CK_OBJECT_HANDLE *public_handle = &keys->public_handle[role];
@@ -136,17 +151,18 @@ int keys_find(struct token *token, struct keys *keys, struct error *err)
             keys->torn = true;
         }
     }
+    // Where some are missing, a crash may have kept it from being guarded: it is made anew.
+    if (unguarded.code != ERROR_OK && all_there(keys)) {
+        *err = unguarded;
+        return -1;
+    }
     copy_kek(token, keys);
     return 0;
 }
 
 bool keys_complete(const struct keys *keys)
 {
-    for (int role = 0; role < KEYS_ROLES; role++)
-        if (keys->handle[role] == CK_INVALID_HANDLE ||
-            (signs(role) && keys->public_handle[role] == CK_INVALID_HANDLE))
-            return false;
-    return !keys->torn;
+    return all_there(keys) && !keys->torn;
 }
 
 static int generate_secret(struct token *token, enum keys_role role, CK_BBOOL on_token,
@@ -241,6 +257,9 @@ static int remove_key(struct token *token, CK_OBJECT_HANDLE *key, struct error *
 
 int keys_create(struct token *token, struct keys *keys, struct error *err)
 {
+    // What was found at the start may have gone since, in an attempt that failed.
+    if (keys_find(token, keys, err) != 0)
+        return -1;
     for (int role = 0; role < KEYS_ROLES; role++) {
         if (remove_key(token, &keys->handle[role], err) != 0 ||
             remove_key(token, &keys->public_handle[role], err) != 0 ||

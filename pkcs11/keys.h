@@ -25,7 +25,7 @@ struct keys {
     CK_OBJECT_HANDLE unsealing; // the KEK's copy in the session, to decrypt with; the KEK itself
                                 // where the token makes none
     uint8_t public_key[KEYS_ROLES][32]; // Ed25519; of the signing keys
-    bool torn;                          // a crash left a public key without its point
+    bool torn;                          // a crash left one half made
 };
 
 // "custody-kek-1"

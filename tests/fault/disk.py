@@ -74,14 +74,12 @@ class Inode:
             return self.safe
         if mode == "keep":
             return bytes(self.now)
-        if mode == "zero":  # the size is on the disk, the pages are not
-            pages = [self.page(self.now, at) if self.page(self.now, at) == self.page(self.safe, at) else bytes(PAGE)
-                     for at in range(0, len(self.now), PAGE)]
-            return b"".join(pages)[:len(self.now)]
-        # A size that it had, or one on the way from there to the next.
+        kept = min(self.sizes)
+        if mode == "zero":  # the size is on the disk; of what was not safe, no byte is
+            return self.safe[:kept] + bytes(max(0, len(self.now) - kept))
         size = chance.choice(self.sizes)
-        if chance.random() < 0.5:
-            size = chance.randint(min(self.sizes), max(self.sizes))
+        if kept >= len(self.safe) and chance.random() < 0.5:  # it only grew: perhaps not as far as any one write
+            size = chance.randint(kept, max(self.sizes))
         pages = [self.page(self.now if chance.random() < 0.5 else self.safe, at) for at in range(0, size, PAGE)]
         return b"".join(pages)[:size]
 

@@ -358,6 +358,16 @@ def verify(world, vkey, problems):
         problems.append(f"lost: custody-audit verify: exit {done.returncode}: {done.stdout.strip()} {done.stderr.strip()}")
 
 
+def initialise(world, client):
+    """token init. SoftHSM may say of an object whose files a power cut left in part that it cannot be destroyed, and has then
+    destroyed it: an operator asks again."""
+    try:
+        client.init()
+    except Refused:
+        wait_served(world, client)
+        client.init()
+
+
 def judge(world, ledger):
     """Starts the world again without faults and compares it with what clients were acknowledged. Returns the problems:
     sentences that begin with "lost", "unrecorded" or "hung"."""
@@ -370,7 +380,7 @@ def judge(world, ledger):
             if not status["initialised"] and ledger.vkey:
                 problems.append("lost: the token was initialised, now it is not")
             elif not status["initialised"]:
-                client.init()
+                initialise(world, client)
                 wait_served(world, client)
             vkey = ledger.vkey or status["vkey"]
             client.use_vkey(vkey)
