@@ -35,8 +35,8 @@ struct loss {
     const struct work *work; // that is waited for; another one comes too late
     struct survey survey;
     char hint[ERROR_MESSAGE_MAX]; // how to bring back what is missing; "" = not known
-    struct record requested; // what is to be approved
-    struct request request;  // the same, with who has approved
+    struct record requested;      // what is to be approved
+    struct request request;       // the same, with who has approved
     struct record given[APPROVALS_MAX];
     struct record_actor actor; // who carries it out
     struct call *call;         // that waits for it to be done; NULL: none does
