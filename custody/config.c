@@ -359,7 +359,7 @@ static cfg_t *make_parser(void)
         CFG_END(),
     };
     cfg_opt_t log_options[] = {
-        CFG_INT("segment-size", 64 << 20, CFGF_NONE),
+        CFG_INT("segment-size", 16 << 20, CFGF_NONE),
         CFG_INT("segment-age", 30 * 86400, CFGF_NONE),
         CFG_END(),
     };

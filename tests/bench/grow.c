@@ -25,7 +25,7 @@
 #include "tile.h"
 #include "token.h"
 
-#define SEGMENT_BYTES (64 << 20)
+#define SEGMENT_BYTES (16 << 20)
 #define LOG_KEY       "custody-log-1"
 #define LEASE_US      10000000
 
