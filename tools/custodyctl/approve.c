@@ -131,10 +131,10 @@ static enum ctl_exit told(struct ctl *ctl, const struct custody_request *request
     if (request->operator_count < request->needed)
         return CTL_OK;
     if (request->key[0] != '\0')
-        printf("Now run: custodyctl key destroy %s %" PRIu64 " --request %s\n", request->key,
+        printf("Now run\n  custodyctl key destroy %s %" PRIu64 " --request %s\n", request->key,
                request->generation, request->id);
     else
-        printf("Now run: custodyctl log accept-loss\n");
+        printf("Now run\n  custodyctl log accept-loss\n");
     return CTL_OK;
 }
 

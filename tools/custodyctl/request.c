@@ -63,12 +63,12 @@ enum ctl_exit request_made(struct ctl *ctl, const struct custody_request *reques
                    : ctl_fail_here(ctl, "the output could not be written");
     printf("%u operators have to approve this first. The request is:\n\n", request->needed);
     print_request(request);
-    printf("\nEach of them runs: custodyctl approve %s --key KEYFILE\n", request->id);
+    printf("\nEach of them runs\n  custodyctl approve %s --key KEYFILE\n", request->id);
     if (request->key[0] != '\0')
-        printf("Then run: custodyctl key destroy %s %" PRIu64 " --request %s\n", request->key,
+        printf("and then run\n  custodyctl key destroy %s %" PRIu64 " --request %s\n", request->key,
                request->generation, request->id);
     else
-        printf("Then run: custodyctl log accept-loss\n");
+        printf("and then run\n  custodyctl log accept-loss\n");
     return CTL_OK;
 }
 
