@@ -99,8 +99,19 @@ static void make_utf8(char *text)
             *text = '?';
 }
 
+// What took the reserve's room was quicker: the record is made when there is room again.
+static void on_stuck_recorded(void *context, const struct commit_result *result)
+{
+    struct stuck *stuck = context;
+    if (result->recorded)
+        return;
+    say(LOG_WARNING, "log.stuck was not recorded yet: %s", result->error.message);
+    stuck->recorded = false;
+}
+
 static void record(struct stuck *stuck, enum record_event event, const char *verb, bool ended)
 {
+    struct error err;
     struct record record = {
         .event = event, .not_before_us = stuck->since_us, .not_after_us = commit_now_us()};
     char since[RECORD_TIME_SIZE] = "-", until[RECORD_TIME_SIZE] = "-";
@@ -110,7 +121,12 @@ static void record(struct stuck *stuck, enum record_event event, const char *ver
              "releases %s stopped from %s%s%s because: %.360s", verb, since, ended ? " to " : " on",
              ended ? until : "", stuck->why.message);
     make_utf8(record.detail);
-    daemon_record(stuck->daemon, &record);
+    if (event != RECORD_LOG_STUCK) {
+        daemon_record(stuck->daemon, &record);
+        return;
+    }
+    stuck->recorded = commit_submit(stuck->daemon->commit, &record, KEEPER_ACTION_NONE,
+                                    on_stuck_recorded, stuck, &err) == 0;
 }
 
 void stuck_wait_for_room(struct stuck *stuck)
@@ -127,7 +143,6 @@ void stuck_wait_for_room(struct stuck *stuck)
     daemon_close(stuck->daemon, &why);
     if (!stuck->recorded)
         record(stuck, RECORD_LOG_STUCK, "are", false);
-    stuck->recorded = true;
 }
 
 void stuck_end(struct stuck *stuck)
