@@ -128,8 +128,9 @@ static struct item *add(struct report *report)
     return item;
 }
 
-static void say(struct report *report, const struct item *what, const char *file,
-                const char *format, va_list args)
+__attribute__((format(printf, 4, 0))) static void say(struct report *report,
+                                                      const struct item *what, const char *file,
+                                                      const char *format, va_list args)
 {
     char text[TEXT_MAX];
     vsnprintf(text, sizeof(text), format, args);
