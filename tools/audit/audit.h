@@ -15,5 +15,9 @@ int audit_verify(int argc, char **argv);
 int audit_show(int argc, char **argv);
 int audit_prove(int argc, char **argv);
 int audit_check(int argc, char **argv);
+int audit_query(int argc, char **argv);
+int audit_follow(int argc, char **argv);
+int audit_stats(int argc, char **argv);
+int audit_export(int argc, char **argv);
 
 #endif

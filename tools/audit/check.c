@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// custody-audit check: a receipt against a record and the log's key, and what it proves in words.
+// custody-audit check: a receipt against a record, or a consistency proof against an older head,
+// and what it proves in words.
 #include <argp.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -9,6 +10,7 @@
 
 #include "audit.h"
 #include "checkpoint.h"
+#include "growth.h"
 #include "head.h"
 #include "merkle.h"
 #include "proof.h"
@@ -18,6 +20,7 @@ struct options {
     const char *proof;
     const char *vkey;
     const char *record;
+    const char *since;
 };
 
 // What the command has read.
@@ -27,6 +30,7 @@ struct inputs {
     size_t receipt_length;
     char line[RECORD_LINE_MAX + 1];
     size_t line_length;
+    struct head older;
 };
 
 static int read_inputs(const struct options *options, struct inputs *in, struct error *err)
@@ -63,6 +67,22 @@ static int check(const struct inputs *in, struct record *record, struct checkpoi
     return 0;
 }
 
+// Whether the log of the older head grew into that of the proof's, and what it says.
+static int check_growth(const struct inputs *in, struct error *err)
+{
+    struct growth growth;
+    struct checkpoint old, now;
+    if (checkpoint_open(&old, in->older.note, in->older.length, &in->key, err) != 0)
+        return error_prefix(err, "the older head");
+    if (growth_parse(&growth, in->receipt, in->receipt_length, err) != 0 ||
+        growth_verify(&growth, &old, &in->key, &now, err) != 0)
+        return -1;
+    printf("proven: the log %s of %" PRIu64 " records grew into the one of %" PRIu64
+           ": nothing of it was altered or removed\n",
+           now.origin, old.size, now.size);
+    return 0;
+}
+
 static void tell(const struct record *record, const struct checkpoint *checkpoint)
 {
     char time[RECORD_TIME_SIZE] = "?";
@@ -92,15 +112,20 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case 'r':
         options->record = arg;
         return 0;
+    case 's':
+        options->since = arg;
+        return 0;
     case ARGP_KEY_ARG:
         if (state->arg_num > 0)
             argp_error(state, "only one PROOF can be checked at a time");
         options->proof = arg;
         return 0;
     case ARGP_KEY_END:
-        if (options->proof == NULL || options->vkey == NULL || options->record == NULL)
-            argp_error(state, "PROOF, --vkey and --record are all needed");
-        if (strcmp(options->proof, "-") == 0 && strcmp(options->record, "-") == 0)
+        if (options->proof == NULL || options->vkey == NULL ||
+            (options->record == NULL) == (options->since == NULL))
+            argp_error(state, "PROOF, --vkey, and --record or --since are all needed");
+        if (strcmp(options->proof, "-") == 0 && options->record != NULL &&
+            strcmp(options->record, "-") == 0)
             argp_error(state, "PROOF and --record cannot both be standard input");
         return 0;
     default:
@@ -111,6 +136,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 static const struct argp_option argp_options[] = {
     {"vkey", 'k', "FILE", 0, "the log's verifier key, as it was pinned", 0},
     {"record", 'r', "FILE", 0, "the record's line; - for standard input", 0},
+    {"since", 's', "FILE", 0, "for a consistency proof: the older signed head", 0},
     {NULL, 0, NULL, 0, NULL, 0},
 };
 
@@ -121,7 +147,8 @@ int audit_check(int argc, char **argv)
         .parser = parse,
         .args_doc = "PROOF",
         .doc = "Checks that PROOF, a receipt (tlog-proof), puts the record into the log whose key "
-               "is given, and says what that proves.\v"
+               "is given, or that PROOF, a consistency proof, leads on from the older head; and "
+               "says what that proves.\v"
                "Exit status: 0 proven, 1 not proven, 2 it could not be checked.",
     };
     struct options options = {.proof = NULL};
@@ -134,10 +161,12 @@ int audit_check(int argc, char **argv)
         fprintf(stderr, "%s: not checked: %s\n", argv[0], err.message);
         return AUDIT_FAILED;
     }
-    if (check(&in, &record, &checkpoint, &err) != 0) {
+    if (options.since != NULL ? check_growth(&in, &err) != 0
+                              : check(&in, &record, &checkpoint, &err) != 0) {
         printf("NOT PROVEN: %s\n", err.message);
         return AUDIT_FINDINGS;
     }
-    tell(&record, &checkpoint);
+    if (options.since == NULL)
+        tell(&record, &checkpoint);
     return AUDIT_SOUND;
 }

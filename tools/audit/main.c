@@ -15,10 +15,9 @@ struct command {
 };
 
 static const struct command commands[] = {
-    {"verify", audit_verify},
-    {"show", audit_show},
-    {"prove", audit_prove},
-    {"check", audit_check},
+    {"verify", audit_verify}, {"query", audit_query},   {"follow", audit_follow},
+    {"stats", audit_stats},   {"show", audit_show},     {"prove", audit_prove},
+    {"check", audit_check},   {"export", audit_export},
 };
 
 // Seen by libc's argp, which -fvisibility=hidden would otherwise keep it from.
@@ -29,10 +28,16 @@ static const char doc[] =
     "Checks and reads custody's audit log. DIR is custodyd's audit-dir, or a copy of it.\v"
     "Commands (\"custody-audit COMMAND --help\" tells more):\n"
     "  verify DIR --vkey=FILE   check every record, the tree and its signature\n"
-    "  show DIR                 print the records as a table\n"
+    "  query DIR                print the records that a question is about\n"
+    "  follow DIR               print records as they come\n"
+    "  stats DIR                count them by event, key and actor\n"
+    "  show DIR                 print all of them as a table\n"
     "  prove DIR INDEX          print the receipt (tlog-proof) of one record\n"
-    "  check PROOF --vkey=FILE --record=FILE\n"
-    "                           check a receipt and tell what it proves\n"
+    "  prove DIR --consistency OLD [NEW]\n"
+    "                           prove that a log of OLD records grew into this one\n"
+    "  check PROOF --vkey=FILE --record=FILE|--since=FILE\n"
+    "                           check either proof and tell what it proves\n"
+    "  export DIR --tiles=OUT   write the log as C2SP tlog-tiles\n"
     "\n"
     "Exit status: 0 sound, 1 something was found, 2 it could not be checked.";
 
