@@ -37,8 +37,11 @@ static int read_inputs(const struct options *options, struct inputs *in, struct 
 {
     if (note_key_read(&in->key, options->vkey, err) != 0 ||
         head_read_file(AT_FDCWD, options->proof, in->receipt, sizeof(in->receipt),
-                       &in->receipt_length, err) != 0 ||
-        head_read_file(AT_FDCWD, options->record, in->line, sizeof(in->line), &in->line_length,
+                       &in->receipt_length, err) != 0)
+        return -1;
+    if (options->since != NULL)
+        return head_read(AT_FDCWD, options->since, &in->older, err);
+    if (head_read_file(AT_FDCWD, options->record, in->line, sizeof(in->line), &in->line_length,
                        err) != 0)
         return -1;
     // The newline that ends a line of the log is no part of the record.
