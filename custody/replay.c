@@ -74,7 +74,10 @@ static int restore_tile(void *context, unsigned level, uint64_t index,
     struct replay *replay = context;
     struct error why;
     (void)err;
-    if (tiles_restore(&replay->dir_fd, level, index, hashes, &why) != 0)
+    if (tiles_stand(replay->dir_fd, level, index, hashes))
+        return 0;
+    replay->lacking = true;
+    if (replay->repairs && tiles_write(replay->dir_fd, level, index, TILE_WIDTH, hashes, &why) != 0)
         note_unrepaired(replay, &why);
     return 0;
 }
@@ -89,7 +92,9 @@ static void restore_snapshot(struct replay *replay, uint64_t next, const char *t
     char *there = file_read(replay->log_fd, name, SNAPSHOT_TEXT_MAX, &there_length, NULL);
     bool same = there != NULL && there_length == length && memcmp(there, text, length) == 0;
     free(there);
-    if (!same && file_replace(replay->log_fd, name, text, length, true, &why) != 0)
+    replay->lacking = replay->lacking || !same;
+    if (!same && replay->repairs &&
+        file_replace(replay->log_fd, name, text, length, true, &why) != 0)
         note_unrepaired(replay, &why);
 }
 
@@ -305,7 +310,7 @@ static int begin_at_snapshot(struct replay *replay, uint64_t before, uint64_t ne
 static void start_over(struct replay *replay)
 {
     replay_clear(replay);
-    replay->torn = replay->sealed = false;
+    replay->torn = replay->sealed = replay->lacking = false;
     begin_segment(replay, 0);
 }
 
@@ -334,18 +339,32 @@ static int read_all(struct replay *replay, const uint64_t *firsts, size_t count,
     return read_segments(replay, firsts, count, err);
 }
 
+// Reads the log once, and when that went well and something was lacking, once more the same way.
+static int read_twice(struct replay *replay, const uint64_t *firsts, size_t count,
+                      struct error *err)
+{
+    bool whole = replay->from_start || try_snapshots(replay, firsts, count) == 0;
+    if (whole && read_all(replay, firsts, count, err) != 0)
+        return -1;
+    if (!replay->lacking)
+        return 0;
+    replay->repairs = true;
+    if (!whole && try_snapshots(replay, firsts, count) == 1)
+        return 0;
+    return read_all(replay, firsts, count, err);
+}
+
 int replay_run(struct replay *replay, struct error *err)
 {
     uint64_t *firsts;
     size_t count;
     replay->state = NULL;
     replay->tree = NULL;
+    replay->repairs = false;
     replay->unrepaired.code = ERROR_OK;
     if (segment_list(replay->log_fd, &firsts, &count, err) != 0)
         return error_prefix(err, "%s/log", replay->dir);
-    int result = 0;
-    if (replay->from_start || try_snapshots(replay, firsts, count) == 0)
-        result = read_all(replay, firsts, count, err);
+    int result = read_twice(replay, firsts, count, err);
     free(firsts);
     if (result != 0)
         replay_clear(replay);

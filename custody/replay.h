@@ -29,12 +29,16 @@ struct replay {
     bool torn;           // something else than records follows in it
     uint64_t head_in;    // first index of the segment in which the head ends
     uint64_t tail; // byte in that segment where the records begin that the head does not count
+    bool lacking;            // a tile or snapshot is missing or damaged
+    bool repairs;            // ... and is made again in this pass
     struct error unrepaired; // a tile or snapshot that was missing could not be written; ERROR_OK
 };
 
 // Fails with ERROR_DATA_LOSS, naming the place, when what is signed is not all there as it was.
 // What follows the head is kept as far as it is complete, valid and consecutive. Tiles and
-// snapshots that are missing or damaged on the way are made again. The segment `last` may not exist
+// snapshots that are missing or damaged on the way are made again, in a second pass: nothing is
+// written before the lines have led to the signed root, since what stands there may be what tells
+// which of them was changed. The segment `last` may not exist
 // yet: the one before it is complete.
 int replay_run(struct replay *replay, struct error *err);
 // Frees the state and the tree that were not taken (set to NULL).

@@ -99,17 +99,13 @@ int tiles_read(int dir, unsigned level, uint64_t index, unsigned width, struct m
     return read_file(dir, path, width, hashes, err);
 }
 
-int tiles_restore(void *context, unsigned level, uint64_t index, const struct merkle_hash *hashes,
-                  struct error *err)
+bool tiles_stand(int dir, unsigned level, uint64_t index, const struct merkle_hash *hashes)
 {
-    const int *dir = context;
     char path[TILE_PATH_MAX];
     struct merkle_hash there[TILE_WIDTH];
     tile_path(level, index, TILE_WIDTH, path);
-    if (read_file(*dir, path, TILE_WIDTH, there, NULL) == 0 &&
-        memcmp(there, hashes, sizeof(there)) == 0)
-        return 0;
-    return tiles_write(*dir, level, index, TILE_WIDTH, hashes, err);
+    return read_file(dir, path, TILE_WIDTH, there, NULL) == 0 &&
+           memcmp(there, hashes, sizeof(there)) == 0;
 }
 
 // Removes the partial tiles of other widths than `keep` (0: all) beside tile `index`.

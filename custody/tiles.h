@@ -4,6 +4,7 @@
 #ifndef CUSTODY_TILES_H
 #define CUSTODY_TILES_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "error.h"
@@ -18,9 +19,8 @@ int tiles_write(int dir, unsigned level, uint64_t index, unsigned width,
 int tiles_read(int dir, unsigned level, uint64_t index, unsigned width, struct merkle_hash *hashes,
                struct error *err);
 
-// A tile_full_fn; `context` points to the audit folder's descriptor. A tile that stands there as it
-// should is left alone.
-tile_full_fn tiles_restore;
+// Whether the full tile stands there with just these hashes.
+bool tiles_stand(int dir, unsigned level, uint64_t index, const struct merkle_hash *hashes);
 
 // What tiles_publish wrote last.
 struct tiles_published {

@@ -99,6 +99,31 @@ def test_the_record_that_was_changed_or_taken_out_is_named(new_stack):
     verify(stack)
 
 
+def test_a_change_that_a_full_tile_covers_is_named_at_each_look(new_stack):
+    """What stands beside the log tells which record was changed: a sealed daemon leaves it as it is."""
+    stack = guarded(new_stack, rate="100000/1")
+    vkey = stack.log_vkey.read_text()
+    with Client(stack.socket) as client:
+        while len(stack.records()) < 300:
+            client.report(client.release("wga", vkey).lease)
+    settle(stack)
+    wait_for((stack.audit_dir / "tile/0/000").exists, "the full tile written")
+    tile = (stack.audit_dir / "tile/0/000").read_bytes()
+    stop_hard(stack)
+    sound = copy_log(stack, stack.dir / "sound")
+    edit(stack, 100, lambda line: [re.sub(rb'"pid":[0-9]+', b'"pid":1', line)])
+    stack.start(wait="listening")
+    for look in range(2):
+        wait_sealed(stack)
+        message = f"record 100 ({segment(stack)}:101) is not the one that was signed"
+        wait_for(lambda: message in stack.status()["log_message"], message, 60)
+        assert (stack.audit_dir / "tile/0/000").read_bytes() == tile
+        stack.custodyd.send_signal(signal.SIGHUP)
+    put_log(stack, sound)
+    open_again(stack)
+    verify(stack)
+
+
 def test_token_that_forgot_its_head(new_stack):
     stack = guarded(new_stack)
     count = settle(stack)
