@@ -183,14 +183,18 @@ static int check_integrity(struct projection_db *db, struct error *err)
 }
 
 // The projection can be had again at any time: that it is consistent is enough, and SQLite promises
-// that of WAL with synchronous=NORMAL, which does not wait for the disk at each transaction.
+// that of WAL with synchronous=NORMAL, which does not wait for the disk at each transaction. It is
+// locked for as long as it is open, so that the WAL's index is in memory and not in a mapped file:
+// where a disk is full that copies on write (btrfs under a quota: seen), storing into such a mapping
+// kills the process by SIGBUS.
 static int prepare(struct projection_db *db, struct error *err)
 {
     struct stat st;
     sqlite3_busy_timeout(db->handle, BUSY_MS);
     distrust(db->handle);
     if (execute(db,
-                "PRAGMA mmap_size=0; PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
+                "PRAGMA mmap_size=0; PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL;"
+                "PRAGMA synchronous=NORMAL;"
                 "PRAGMA journal_size_limit=1048576",
                 err) != 0 ||
         check_integrity(db, err) != 0 || execute(db, schema, err) != 0)

@@ -4,9 +4,11 @@
 import contextlib
 import json
 import os
+import pathlib
 import shutil
 import sqlite3
 import subprocess
+import tempfile
 
 import pytest
 
@@ -24,12 +26,20 @@ def path(stack):
 
 
 def ask(stack, sql):
-    """The rows that state.db answers, None while it is being made."""
-    try:
-        with contextlib.closing(sqlite3.connect(f"file:{path(stack)}?mode=ro", uri=True, timeout=10)) as db:
-            return db.execute(sql).fetchall()
-    except sqlite3.OperationalError:
-        return None
+    """The rows that a copy of state.db answers (custodyd keeps it locked); None while it is being made, or changed
+    while it was copied."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = pathlib.Path(folder, "state.db")
+        try:
+            shutil.copyfile(path(stack), copy)
+            shutil.copyfile(f"{path(stack).resolve()}-wal", f"{copy}-wal")
+        except FileNotFoundError:
+            pass
+        try:
+            with contextlib.closing(sqlite3.connect(copy)) as db:
+                return db.execute(sql).fetchall()
+        except sqlite3.DatabaseError:
+            return None
 
 
 def wait_current(stack):
@@ -159,9 +169,11 @@ def test_killed_under_load_it_is_never_accused(stack):
 
 def test_releases_go_on_while_it_cannot_be_written(stack):
     wait_current(stack)
+    stack.stop()
     lock = sqlite3.connect(path(stack), isolation_level=None)
     lock.execute("BEGIN IMMEDIATE")
     try:
+        stack.start()
         release(stack)
         wait_for(lambda: warnings(stack), "a warning of state.db in status")
         assert "not up to date" in warnings(stack)[0]
