@@ -90,3 +90,59 @@ def test_tampered_tiles(judge, small):
 
 def test_another_key(judge, small):
     assert run(judge, "tiles", small.dir / "other.vkey", small.dir / "checkpoint", small.dir).returncode == 1
+
+
+def entries_of(bundle):
+    """(offset, length) of each entry in a bundle, its length prefix left out."""
+    at = 0
+    while at < len(bundle):
+        length = int.from_bytes(bundle[at:at + 2], "big")
+        yield at + 2, length
+        at += 2 + length
+
+
+def test_export(judge, log, tmp_path):
+    """c2sp.org/tlog-tiles as a whole: hash tiles to the root, and entry bundles to the hash tiles."""
+    out = tmp_path / "out"
+    done = audit("export", f"--tiles={out}", log.dir)
+    assert done.returncode == 0, done.stderr
+    done = judged(judge, log, "entries", out)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.decode() == f"{log.size}\n"
+
+
+def test_tampered_export(judge, small, tmp_path):
+    out = tmp_path / "out"
+    assert audit("export", f"--tiles={out}", small.dir).returncode == 0
+    assert judged(judge, small, "entries", out).returncode == 0
+    bundles = sorted(p for p in (out / "tile/entries").rglob("*") if p.is_file())
+    assert [str(p.relative_to(out)) for p in bundles] == ["tile/entries/000", "tile/entries/001.p/1"]
+    for path in bundles:
+        good = path.read_bytes()
+        at, length = list(entries_of(good))[-1]
+        for altered in (good[:at] + b"[" + good[at + 1:], good[:-1], good + b"\0", good[:at - 2],
+                        good[:at - 2] + (length - 1).to_bytes(2, "big") + good[at:]):
+            path.write_bytes(altered)
+            assert judged(judge, small, "entries", out).returncode == 1
+        path.write_bytes(good)
+
+
+@pytest.mark.parametrize("old, new", [(1, 2), (2, 255), (255, 256), (256, 257), (257, 257), (257, 1000), (1, 1000)])
+def test_consistency(judge, tmp_path, old, new):
+    older = make_log(tmp_path / "older", old, "--segment=10000")
+    log = make_log(tmp_path / "newer", new, "--segment=10000")
+    proof = tmp_path / "proof"
+    text = audit("prove", log.dir, "--consistency", old).stdout
+    proof.write_text(text)
+    done = run(judge, "growth", log.vkey, proof, older.dir / "checkpoint")
+    assert done.returncode == 0, done.stderr
+    lines = text.split("\n")
+    hashes = lines.index("") - 1
+    flipped = "A" if lines[1][:1] != "A" else "B"
+    forged = [text.replace(f"old {old}\n", f"old {old + 1}\n"), text.replace(f"\n{new}\n", f"\n{new + 1}\n")]
+    if hashes:
+        forged += ["\n".join([lines[0], flipped + lines[1][1:], *lines[2:]]), "\n".join([lines[0], *lines[2:]])]
+    for altered in forged:
+        assert altered != text
+        proof.write_text(altered)
+        assert run(judge, "growth", log.vkey, proof, older.dir / "checkpoint").returncode == 1, altered

@@ -5,6 +5,7 @@
 // usage: judge open VKEYFILE NOTEFILE           prints the note's text
 //
 //	judge check VKEYFILE PROOFFILE RECORDFILE   RECORDFILE holds the record's line without its newline
+//	judge growth VKEYFILE PROOFFILE OLDFILE     OLDFILE holds the signed head of the smaller tree
 //	judge tiles VKEYFILE NOTEFILE DIR           DIR holds tile/...; prints the tree's size
 //	judge entries VKEYFILE NOTEFILE DIR         the same, and tile/entries/... too
 //
@@ -87,6 +88,44 @@ func check(vkeyFile string, proof, record []byte) error {
 	return tlog.CheckRecord(path, size, root, index, tlog.RecordHash(record))
 }
 
+// "old N", hashes, an empty line and the newer checkpoint.
+func growth(vkeyFile string, proof, older []byte) error {
+	head, checkpoint, found := strings.Cut(string(proof), "\n\n")
+	lines := strings.Split(head, "\n")
+	if !found { // without hashes the empty line is the second one
+		head, checkpoint, found = strings.Cut(string(proof), "\n")
+		lines = []string{head}
+		checkpoint = strings.TrimPrefix(checkpoint, "\n")
+	}
+	if !found || !strings.HasPrefix(lines[0], "old ") {
+		return errors.New("this is no proof")
+	}
+	claimed, err := strconv.ParseInt(strings.TrimPrefix(lines[0], "old "), 10, 64)
+	if err != nil {
+		return err
+	}
+	var path tlog.TreeProof
+	for _, line := range lines[1:] {
+		hash, err := parseHash(line)
+		if err != nil {
+			return err
+		}
+		path = append(path, hash)
+	}
+	oldSize, oldRoot, err := openCheckpoint(vkeyFile, older)
+	if err != nil {
+		return err
+	}
+	if claimed != oldSize {
+		return errors.New("the proof is about another tree than the older head's")
+	}
+	size, root, err := openCheckpoint(vkeyFile, []byte(checkpoint))
+	if err != nil {
+		return err
+	}
+	return tlog.CheckTree(path, size, root, oldSize, oldRoot)
+}
+
 func openCheckpoint(vkeyFile string, message []byte) (size int64, root tlog.Hash, err error) {
 	text, err := openNote(vkeyFile, message)
 	if err != nil {
@@ -125,18 +164,21 @@ func run(args []string) error {
 	case "tiles", "entries":
 		return judgeTiles(args[1], first, args[3], args[0] == "entries")
 	}
-	record, err := os.ReadFile(args[3])
+	second, err := os.ReadFile(args[3])
 	if err != nil {
 		return err
 	}
-	return check(args[1], first, record)
+	if args[0] == "growth" {
+		return growth(args[1], first, second)
+	}
+	return check(args[1], first, second)
 }
 
 func main() {
 	args := os.Args[1:]
-	arguments := map[string]int{"open": 3, "check": 4, "tiles": 4, "entries": 4}
+	arguments := map[string]int{"open": 3, "check": 4, "growth": 4, "tiles": 4, "entries": 4}
 	if len(args) == 0 || arguments[args[0]] != len(args) {
-		fmt.Fprintln(os.Stderr, "usage: judge open|check|tiles|entries VKEYFILE NOTEFILE [RECORDFILE|DIR]")
+		fmt.Fprintln(os.Stderr, "usage: judge open|check|growth|tiles|entries VKEYFILE FILE [RECORDFILE|OLDFILE|DIR]")
 		os.Exit(2)
 	}
 	if err := run(args); err != nil {
