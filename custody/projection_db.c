@@ -185,8 +185,8 @@ static int check_integrity(struct projection_db *db, struct error *err)
 // The projection can be had again at any time: that it is consistent is enough, and SQLite promises
 // that of WAL with synchronous=NORMAL, which does not wait for the disk at each transaction. It is
 // locked for as long as it is open, so that the WAL's index is in memory and not in a mapped file:
-// where a disk is full that copies on write (btrfs under a quota: seen), storing into such a mapping
-// kills the process by SIGBUS.
+// where a disk is full that copies on write (btrfs under a quota: seen), storing into such a
+// mapping kills the process by SIGBUS.
 static int prepare(struct projection_db *db, struct error *err)
 {
     struct stat st;

@@ -29,8 +29,8 @@ struct replay {
     bool torn;           // something else than records follows in it
     uint64_t head_in;    // first index of the segment in which the head ends
     uint64_t tail; // byte in that segment where the records begin that the head does not count
-    bool lacking;            // a tile or snapshot is missing or damaged
-    bool repairs;            // ... and is made again in this pass
+    bool lacking;  // a tile or snapshot is missing or damaged
+    bool repairs;  // ... and is made again in this pass
     struct error unrepaired; // a tile or snapshot that was missing could not be written; ERROR_OK
 };
 

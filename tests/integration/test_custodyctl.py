@@ -16,7 +16,7 @@ import pytest
 
 import python_client
 from python_client import Client
-from stack import Stack
+from stack import Stack, wait_for
 
 DONE, FAILED, USAGE, UNREACHABLE = 0, 1, 2, 3
 PUBLIC_KEY = re.compile(r"[A-Za-z0-9+/]{43}=")
@@ -313,8 +313,9 @@ def test_no_permission_to_do_it(new_stack):
     stack.init()
     failed(as_nobody(stack, "key", "generate", "wga"), FAILED, "PERMISSION_DENIED", "custodyd.conf")
     failed(as_nobody(stack, "token", "init"), FAILED, "PERMISSION_DENIED")
-    refused = {(r["actor"]["uid"], r["request"]) for r in stack.records() if r["event"] == "access.denied"}
-    assert {(65534, "GenerateKey"), (65534, "InitToken")} <= refused
+    # A denial is answered at once and recorded soon.
+    wait_for(lambda: {(65534, "GenerateKey"), (65534, "InitToken")} <= {
+        (r["actor"]["uid"], r["request"]) for r in stack.records() if r["event"] == "access.denied"}, "the denials' records")
     assert ok_json(stack, "key", "list") == []
 
 

@@ -334,7 +334,8 @@ def test_denials_are_coalesced(new_stack):
         refused(stack, "PERMISSION_DENIED", reason="OPERATOR")
     for _ in range(3):
         refused(stack, "PERMISSION_DENIED", key="other")
-    first = events(stack, "release.denied")
+    first = wait_event(stack, "release.denied", 2)
+    wait_for(lambda: stack.status()["log_size"] >= before + 2, "both records signed")
     assert [r.get("count", 0) for r in first] == [0, 0] and stack.status()["log_size"] == before + 2
     both = wait_event(stack, "release.denied", 4, 20)
     # A second record stands for one more denial and `count` says for how many beside: 1 + 1 + 48, 1 + 1 + 1.
