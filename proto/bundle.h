@@ -11,15 +11,23 @@
 
 #define BUNDLE_TEXT_MAX 1024 // bytes, with the NUL
 
-// One "name value" line each, in this order, after a first line "custody bundle v1":
-// host, key, generation, public-key (base64), not-before (RFC 3339), not-after (RFC 3339).
+// One "name value" line each, in this order, after a first line "custody bundle v1": host, key,
+// generation, state, public-key (base64), receive-key (base64), address, port, not-before (RFC
+// 3339), not-after (RFC 3339), previous (SHA-256 of the whole note of this key's bundle before,
+// hex).
+// "-" stands for an absent receive-key, address, port or previous.
 struct bundle {
     char host[HOST_MAX + 1];
     char key[KEY_MAX + 1];
     uint64_t generation;
+    uint32_t state; // enum record_bundle_state
     uint8_t public_key[RECORD_KEY_SIZE];
+    uint8_t receive_key[RECORD_KEY_SIZE]; // X25519; all zeros: takes no preshared keys
+    char address[RECORD_ADDRESS_MAX + 1]; // inside the tunnel; "" where it takes no move datagrams
+    uint32_t port;                        // UDP, 0 without an address
     int64_t not_before_us;
     int64_t not_after_us;
+    char previous[65]; // "" for the first
 };
 
 // The bundle that a key.published record announces: built from the record alone.

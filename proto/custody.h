@@ -172,10 +172,11 @@ CUSTODY_API int custody_token_probe(struct custody *custody, struct custody_prob
                                     size_t *count, struct custody_error *err);
 CUSTODY_API int custody_key_generate(struct custody *custody, const char *key, const char *ticket,
                                      struct custody_key *out, struct custody_error *err);
-// `bundle` (room for `size` bytes, 4,096 suffice) becomes the signed note.
+// `bundle` (room for `size` bytes, 4,096 suffice) becomes the signed note. `address` (inside the
+// tunnel, may be NULL) and `port` are where this host takes move datagrams.
 CUSTODY_API int custody_key_publish(struct custody *custody, const char *key, uint64_t generation,
-                                    const char *ticket, char *bundle, size_t size,
-                                    struct custody_error *err);
+                                    const char *ticket, const char *address, uint16_t port,
+                                    char *bundle, size_t size, struct custody_error *err);
 
 // A dangerous operation that waits for two operators' approvals, or has them.
 struct custody_request {
@@ -214,6 +215,116 @@ CUSTODY_API int custody_approve(struct custody *custody, const char *id, const c
 // approvals first. `request` is filled when 1 is returned; else its sizes are.
 CUSTODY_API int custody_accept_loss(struct custody *custody, struct custody_request *request,
                                     struct custody_error *err);
+
+// ---- rotation ----
+
+enum custody_bundle_state {
+    CUSTODY_BUNDLE_PRE_ACTIVE = 1,
+    CUSTODY_BUNDLE_ACTIVE = 2,
+    CUSTODY_BUNDLE_COMPROMISED = 3,
+    CUSTODY_BUNDLE_DESTROYED = 4,
+};
+
+enum custody_peer_state {
+    CUSTODY_PEER_STAGED = 1,
+    CUSTODY_PEER_MOVED = 2,
+    CUSTODY_PEER_RETIRED = 3,
+    CUSTODY_PEER_LATE = 4,
+    CUSTODY_PEER_ACKNOWLEDGED = 5,
+};
+
+// One generation of a counterpart's key, as the log tells of it.
+struct custody_peer {
+    char host[64], key[64];
+    uint64_t generation;
+    enum custody_peer_state state; // STAGED, MOVED or RETIRED
+    uint8_t public_key[CUSTODY_KEY_SIZE];
+    int64_t staged_us, moved_us, retired_us; // 0 = never
+};
+
+// All that an applier needs to know of a key.
+struct custody_view {
+    char key[64];
+    struct custody_key *generations; // those that are not destroyed, by number
+    size_t generation_count;
+    struct custody_peer *peers; // by host, key, number
+    size_t peer_count;
+    // The rotation: generation 0 = none is open.
+    uint64_t rotation_generation;
+    enum custody_reason rotation_reason;
+    char rotation_ticket[128];
+    int64_t rotation_started_us, rotation_ended_us;
+    uint32_t rotation_failures;
+    bool suspended;
+    uint64_t bundle_generation; // published last; 0 = none
+    enum custody_bundle_state bundle_state;
+    char bundle_sha256[65];
+    // The policy, in seconds; lifetime 0: no schedule.
+    uint32_t lifetime_s, grace_s, window_s, jitter_s, psk_lifetime_s, not_after_s;
+    int64_t next_rotation_us; // 0 = none is due ever
+    uint64_t seq;             // for custody_watch
+};
+CUSTODY_API int custody_get_view(struct custody *custody, const char *key,
+                                 struct custody_view **out, struct custody_error *err);
+CUSTODY_API void custody_view_free(struct custody_view *view);
+
+// Asks to be told of the next change after `after` (a view's seq), without waiting: the answer
+// comes on the connection's descriptor. One watch at a time; other calls may be made meanwhile.
+CUSTODY_API int custody_watch(struct custody *custody, uint64_t after, struct custody_error *err);
+// For poll(): readable when custody_watch_take may have something.
+CUSTODY_API int custody_fd(const struct custody *custody);
+// 1 when the watch was answered (then ask for views and watch again), 0 when not yet, -1 when the
+// connection is lost. Never blocks.
+CUSTODY_API int custody_watch_take(struct custody *custody, struct custody_error *err);
+
+// How the open rotation ended. Durable on return; asking again what was done already is fine.
+CUSTODY_API int custody_end_rotation(struct custody *custody, const char *key, uint64_t generation,
+                                     bool confirmed, const char *method, const char *detail,
+                                     struct custody_error *err);
+
+// A step with a counterpart's key, or (LATE, ACKNOWLEDGED) a counterpart's step with ours.
+struct custody_peer_step {
+    const char *key; // ours
+    enum custody_peer_state state;
+    const char *peer, *peer_key;
+    uint64_t generation;                  // of peer_key; of ours with LATE and ACKNOWLEDGED
+    const uint8_t *public_key;            // 32 bytes; NULL with LATE and ACKNOWLEDGED
+    const char *move_sha256;              // STAGED: lower-case hex
+    enum custody_peer_state acknowledged; // ACKNOWLEDGED: STAGED, MOVED or RETIRED
+    const char *detail;                   // may be NULL
+};
+// `note` (room for `size` bytes, 4,096 suffice; may be NULL) becomes the signed acknowledgement
+// after STAGED and RETIRED, else "".
+CUSTODY_API int custody_record_peer(struct custody *custody, const struct custody_peer_step *step,
+                                    char *note, size_t size, struct custody_error *err);
+// A signed freshness note about the bundle published last.
+CUSTODY_API int custody_key_refresh(struct custody *custody, const char *key, char *note,
+                                    size_t size, struct custody_error *err);
+
+enum custody_finding {
+    CUSTODY_NOTE_REJECTED = 1,
+    CUSTODY_REGISTRY_STALE = 2,
+    CUSTODY_REGISTRY_FRESH = 3,
+    CUSTODY_DRIFT_FOUND = 4,
+    CUSTODY_DRIFT_CLEARED = 5,
+};
+// For the log: what an applier found. `peer` and `peer_key` may be NULL.
+CUSTODY_API int custody_record_finding(struct custody *custody, const char *key,
+                                       enum custody_finding finding, const char *peer,
+                                       const char *peer_key, const char *detail,
+                                       struct custody_error *err);
+
+// Operators'.
+CUSTODY_API int custody_key_rotate(struct custody *custody, const char *key, const char *ticket,
+                                   struct custody_view **out, struct custody_error *err);
+CUSTODY_API int custody_key_suspend(struct custody *custody, const char *key, const char *ticket,
+                                    struct custody_view **out, struct custody_error *err);
+CUSTODY_API int custody_key_resume(struct custody *custody, const char *key, const char *ticket,
+                                   struct custody_view **out, struct custody_error *err);
+// Generation 0: the active one. The view shows the replacement.
+CUSTODY_API int custody_key_revoke(struct custody *custody, const char *key, uint64_t generation,
+                                   const char *ticket, struct custody_view **out,
+                                   struct custody_error *err);
 
 #ifdef __cplusplus
 }

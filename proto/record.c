@@ -22,6 +22,8 @@ enum kind {
     KIND_REASON,
     KIND_PURPOSE,
     KIND_OPERATION,
+    KIND_PEER_STATE,
+    KIND_BUNDLE_STATE,
     KIND_CODE,
     KIND_OBJECT, // the bool at `offset` says whether it is there
 };
@@ -116,6 +118,19 @@ static const struct field record_fields[] = {
     FIELD(KIND_BASE64, "old_root", old_root),
     FIELD(KIND_U64, "new_size", new_size),
     FIELD(KIND_BASE64, "new_root", new_root),
+    FIELD(KIND_TEXT, "peer", peer),
+    FIELD(KIND_TEXT, "peer_key", peer_key),
+    FIELD(KIND_U64, "peer_generation", peer_generation),
+    FIELD(KIND_BASE64, "peer_public_key", peer_public_key),
+    FIELD(KIND_PEER_STATE, "peer_state", peer_state),
+    FIELD(KIND_BUNDLE_STATE, "bundle_state", bundle_state),
+    FIELD(KIND_BASE64, "receive_key", receive_key),
+    FIELD(KIND_TEXT, "address", address),
+    FIELD(KIND_U32, "port", port),
+    FIELD(KIND_HEX, "previous", previous),
+    FIELD(KIND_HEX, "move_sha256", move_sha256),
+    FIELD(KIND_TEXT, "method", method),
+    FIELD(KIND_U64, "epoch", epoch),
     END,
 };
 
@@ -162,6 +177,21 @@ static const struct name event_names[RECORD_EVENTS] = {
     [RECORD_APPROVAL_REQUESTED] = NAME("approval.requested"),
     [RECORD_APPROVAL_GIVEN] = NAME("approval.given"),
     [RECORD_LOG_LOSS_ACCEPTED] = NAME("log.loss-accepted"),
+    [RECORD_KEY_RESUMED] = NAME("key.resumed"),
+    [RECORD_KEY_REFRESHED] = NAME("key.refreshed"),
+    [RECORD_ROTATION_STARTED] = NAME("rotation.started"),
+    [RECORD_ROTATION_CONFIRMED] = NAME("rotation.confirmed"),
+    [RECORD_ROTATION_ROLLED_BACK] = NAME("rotation.rolled-back"),
+    [RECORD_PEER_STAGED] = NAME("peer.staged"),
+    [RECORD_PEER_MOVED] = NAME("peer.moved"),
+    [RECORD_PEER_RETIRED] = NAME("peer.retired"),
+    [RECORD_PEER_LATE] = NAME("peer.late"),
+    [RECORD_PEER_ACKNOWLEDGED] = NAME("peer.acknowledged"),
+    [RECORD_NOTE_REJECTED] = NAME("note.rejected"),
+    [RECORD_REGISTRY_STALE] = NAME("registry.stale"),
+    [RECORD_REGISTRY_FRESH] = NAME("registry.fresh"),
+    [RECORD_DRIFT_FOUND] = NAME("drift.found"),
+    [RECORD_DRIFT_CLEARED] = NAME("drift.cleared"),
 };
 
 static const struct name reason_names[REASONS] = {
@@ -179,6 +209,19 @@ static const struct name purpose_names[PURPOSES] = {
 static const struct name operation_names[OPERATIONS] = {
     [OPERATION_KEY_DESTROY] = NAME("key.destroy"),
     [OPERATION_ACCEPT_LOSS] = NAME("log.accept-loss"),
+};
+
+static const struct name peer_state_names[PEER_STATES] = {
+    [PEER_STAGED] = NAME("staged"),
+    [PEER_MOVED] = NAME("moved"),
+    [PEER_RETIRED] = NAME("retired"),
+};
+
+static const struct name bundle_state_names[BUNDLE_STATES] = {
+    [BUNDLE_PRE_ACTIVE] = NAME("pre-active"),
+    [BUNDLE_ACTIVE] = NAME("active"),
+    [BUNDLE_COMPROMISED] = NAME("compromised"),
+    [BUNDLE_DESTROYED] = NAME("destroyed"),
 };
 
 static const char *name_at(const struct name *names, uint32_t count, uint32_t i)
@@ -235,6 +278,26 @@ enum record_operation record_operation_from_name(const char *name)
     return find_name(operation_names, OPERATIONS, name, strlen(name));
 }
 
+const char *record_peer_state_name(enum record_peer_state state)
+{
+    return name_at(peer_state_names, PEER_STATES, state);
+}
+
+enum record_peer_state record_peer_state_from_name(const char *name)
+{
+    return find_name(peer_state_names, PEER_STATES, name, strlen(name));
+}
+
+const char *record_bundle_state_name(enum record_bundle_state state)
+{
+    return name_at(bundle_state_names, BUNDLE_STATES, state);
+}
+
+enum record_bundle_state record_bundle_state_from_name(const char *name)
+{
+    return find_name(bundle_state_names, BUNDLE_STATES, name, strlen(name));
+}
+
 static const char *code_name(uint32_t code)
 {
     const char *name = error_code_name(code);
@@ -252,6 +315,10 @@ static const char *enum_name(enum kind kind, uint32_t value)
         return record_purpose_name(value);
     case KIND_OPERATION:
         return record_operation_name(value);
+    case KIND_PEER_STATE:
+        return record_peer_state_name(value);
+    case KIND_BUNDLE_STATE:
+        return record_bundle_state_name(value);
     default:
         return code_name(value);
     }
@@ -269,6 +336,10 @@ static uint32_t enum_value(enum kind kind, const char *name, size_t length)
         return find_name(purpose_names, PURPOSES, name, length);
     case KIND_OPERATION:
         return find_name(operation_names, OPERATIONS, name, length);
+    case KIND_PEER_STATE:
+        return find_name(peer_state_names, PEER_STATES, name, length);
+    case KIND_BUNDLE_STATE:
+        return find_name(bundle_state_names, BUNDLE_STATES, name, length);
     default:
         for (uint32_t code = 1; code <= ERROR_UNAUTHENTICATED; code++) {
             const char *known = code_name(code);
@@ -492,6 +563,8 @@ static int put_value(struct out *out, const struct field *field, const uint8_t *
     case KIND_REASON:
     case KIND_PURPOSE:
     case KIND_OPERATION:
+    case KIND_PEER_STATE:
+    case KIND_BUNDLE_STATE:
     case KIND_CODE:
         memcpy(&u32, member, sizeof(u32));
         if (enum_name(field->kind, u32) == NULL)

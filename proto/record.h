@@ -22,6 +22,9 @@
 #define RECORD_EXE_MAX   511
 #define RECORD_KEY_SIZE  32 // X25519 public keys
 
+#define RECORD_ADDRESS_MAX 45 // characters of an IPv4 or IPv6 address
+#define RECORD_METHOD_MAX  15
+
 #define RECORD_REQUEST_MAX      32  // lower-case hex digits
 #define RECORD_OPERATOR_MAX     63  // bytes of an operator's name in the configuration
 #define RECORD_OPERATOR_KEY_MAX 383 // "TYPE BASE64" of an SSH public key
@@ -58,8 +61,23 @@ enum record_event {
     RECORD_ACCESS_DENIED, // any request but a release
     RECORD_APPROVAL_REQUESTED,
     RECORD_APPROVAL_GIVEN,
-    RECORD_LOG_LOSS_ACCEPTED, // the log goes on without records that the token remembers
-    RECORD_EVENTS             // how many there are
+    RECORD_LOG_LOSS_ACCEPTED,    // the log goes on without records that the token remembers
+    RECORD_KEY_RESUMED,          // the operator's hold is over
+    RECORD_KEY_REFRESHED,        // a freshness note was signed
+    RECORD_ROTATION_STARTED,     // to this generation
+    RECORD_ROTATION_CONFIRMED,   // by a new handshake with each required peer
+    RECORD_ROTATION_ROLLED_BACK, // the generation before is on the interface again
+    RECORD_PEER_STAGED,  // a counterpart's new public key is a second peer, without allowed-ips
+    RECORD_PEER_MOVED,   // the allowed-ips are that peer's now
+    RECORD_PEER_RETIRED, // the peer was removed
+    RECORD_PEER_LATE,    // a counterpart that a rotation does not wait for
+    RECORD_PEER_ACKNOWLEDGED, // a counterpart's signed word about our key
+    RECORD_NOTE_REJECTED,     // what the registry holds is not what its host would have signed now
+    RECORD_REGISTRY_STALE,    // a counterpart's freshness note is too old
+    RECORD_REGISTRY_FRESH,    // and is not any more
+    RECORD_DRIFT_FOUND,       // the interface is not what log and bundles say
+    RECORD_DRIFT_CLEARED,
+    RECORD_EVENTS // how many there are
 };
 
 // Why a key is asked for. NONE where a record has no reason.
@@ -100,6 +118,26 @@ struct record_actor {
     char unit[RECORD_UNIT_MAX + 1]; // "" when in no systemd unit
     char exe[RECORD_EXE_MAX + 1];
     char exe_sha256[65]; // lower-case hex
+};
+
+// How far a host is with a counterpart's generation.
+enum record_peer_state {
+    PEER_NONE = 0,
+    PEER_STAGED,  // "staged": a peer without allowed-ips
+    PEER_MOVED,   // "moved": the peer with the allowed-ips
+    PEER_RETIRED, // "retired": removed from the interface
+    PEER_STATES
+};
+
+// What a bundle says of its generation: the lifecycle's words (SP 800-57), as far as others need
+// them.
+enum record_bundle_state {
+    BUNDLE_NONE = 0,
+    BUNDLE_PRE_ACTIVE,  // "pre-active": stage it
+    BUNDLE_ACTIVE,      // "active": the key in use
+    BUNDLE_COMPROMISED, // "compromised": remove it at once
+    BUNDLE_DESTROYED,   // "destroyed": withdrawn, or past its grace
+    BUNDLE_STATES
 };
 
 // The token, in token.initialised.
@@ -159,6 +197,19 @@ struct record {
     uint8_t old_root[32];
     uint64_t new_size; // and that of the log that is there
     uint8_t new_root[32];
+    char peer[HOST_MAX + 1];    // peer.*, and others about one: the counterpart's host,
+    char peer_key[KEY_MAX + 1]; // the key on that host, and its generation; `key` is ours
+    uint64_t peer_generation;   // (in peer.acknowledged, peer.late: of our own key)
+    uint8_t peer_public_key[RECORD_KEY_SIZE];
+    uint32_t peer_state;                  // enum record_peer_state, in peer.acknowledged
+    uint32_t bundle_state;                // enum record_bundle_state, in key.published
+    uint8_t receive_key[RECORD_KEY_SIZE]; // X25519: what preshared keys are sealed to
+    char address[RECORD_ADDRESS_MAX + 1]; // where the host takes move datagrams inside the tunnel,
+    uint32_t port;                        // UDP
+    char previous[65];    // SHA-256 of the bundle before (its whole note), lower-case hex
+    char move_sha256[65]; // peer.staged: of the secret that will tell of the move; lower-case hex
+    char method[RECORD_METHOD_MAX + 1]; // rotation.confirmed, rolled-back: "hold", "pair", "poll"
+    uint64_t epoch;                     // of a preshared key
 };
 
 // Encodes `record` as one line without its newline into `line` (room for `size` bytes;
@@ -178,7 +229,11 @@ enum record_reason record_reason_from_name(const char *name);
 const char *record_purpose_name(enum record_purpose purpose);
 enum record_purpose record_purpose_from_name(const char *name);
 const char *record_operation_name(enum record_operation operation);
+const char *record_peer_state_name(enum record_peer_state state);
+const char *record_bundle_state_name(enum record_bundle_state state);
 enum record_operation record_operation_from_name(const char *name);
+enum record_peer_state record_peer_state_from_name(const char *name);
+enum record_bundle_state record_bundle_state_from_name(const char *name);
 
 // RFC 3339 in UTC with microseconds, "2026-11-22T10:11:12.123456Z", and back. Years 1970 to 9999.
 #define RECORD_TIME_SIZE 28 // with the NUL

@@ -9,8 +9,10 @@
 #include <stdint.h>
 
 #include "lifecycle.h"
+#include "peers.h"
 #include "record.h"
 #include "request_list.h"
+#include "rotations.h"
 
 struct state; // opaque
 
@@ -81,6 +83,10 @@ const struct state_lease *state_lease_find(const struct state *state, const char
 
 // Requests for dangerous operations that wait for approvals, or to be carried out.
 const struct request_list *state_requests(const struct state *state);
+
+// What is true of keys as a whole, and of the counterparts' keys.
+const struct rotations *state_rotations(const struct state *state);
+const struct peers *state_peers(const struct state *state);
 
 // ---- for snapshot.c alone: a state from what its text says ----
 

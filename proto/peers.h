@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+// Counterparts' key generations as this host's log tells of them: staged, moved to, retired: a part
+// of the log's state.
+#ifndef PROTO_PEERS_H
+#define PROTO_PEERS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "error.h"
+#include "record.h"
+
+// One generation of a counterpart's key. A retired one is kept until a higher one was moved to, so
+// that an old bundle which the registry shows again is known for what it is.
+struct peer {
+    char key[KEY_MAX + 1];   // our own key: the interface
+    char host[HOST_MAX + 1]; // the counterpart
+    char peer_key[KEY_MAX + 1];
+    uint64_t generation;
+    uint32_t state; // enum record_peer_state
+    uint8_t public_key[RECORD_KEY_SIZE];
+    int64_t staged_us; // 0 = never
+    int64_t moved_us;  // last time the allowed-ips went to it; 0 = never
+    int64_t retired_us;
+};
+
+struct peers {
+    size_t count, room;
+    struct peer *items; // ordered by key, host, peer_key, generation
+};
+
+void peers_free(struct peers *peers);
+const struct peer *peers_find(const struct peers *peers, const char *key, const char *host,
+                              const char *peer_key, uint64_t generation);
+// The generation that has the allowed-ips (moved last and not retired); NULL where there is none.
+const struct peer *peers_current(const struct peers *peers, const char *key, const char *host,
+                                 const char *peer_key);
+
+#endif
