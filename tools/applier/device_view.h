@@ -59,7 +59,7 @@ const struct device_peer *device_view_peer(const struct device_view *view,
 
 bool device_endpoint_equal(const union device_endpoint *a, const union device_endpoint *b);
 bool device_allowed_ip_equal(const struct device_allowed_ip *a, const struct device_allowed_ip *b);
-// Whether both peers have the same allowed-ips, in whatever order.
+// Whether both peers have the same allowed-ips, in whatever order. (No memory to tell: no.)
 bool device_allowed_ips_equal(const struct device_peer *a, const struct device_peer *b);
 
 // ---- for the backends, which fill a view ----
@@ -67,6 +67,8 @@ bool device_allowed_ips_equal(const struct device_peer *a, const struct device_p
 // A view under construction. Peers are added one after the other; where one's allowed-ips go on in
 // a later message, it comes again and its parts are one peer.
 struct device_view *device_view_new(void); // NULL: no memory
+// Empties it, to be filled anew.
+void device_view_clear(struct device_view *view);
 // Appends a peer, or, when the last one added has this key, continues it. NULL: no memory.
 struct device_peer *device_view_add_peer(struct device_view *view,
                                          const uint8_t public_key[DEVICE_KEY_SIZE]);
