@@ -4,7 +4,11 @@
 
 #include <ctype.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+
+#include "device_backend.h"
+#include "preshared.h"
 
 const struct device_ops *device_select(enum device_backend backend, const char *interface)
 {
@@ -73,4 +77,176 @@ int64_t device_now_ms(void)
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+// ---- a device held open ----
+
+struct device {
+    char interface[DEVICE_NAME_MAX + 1];
+    const struct device_backend_ops *backend;
+    struct device_session *session;
+};
+
+int device_open(struct device **out, const char *interface, enum device_backend backend,
+                struct error *err)
+{
+    struct device_identity identity;
+    if (!device_name_is_valid(interface))
+        return error_set(err, ERROR_INVALID_ARGUMENT, "'%s' cannot be an interface's name",
+                         interface);
+    struct device *device = calloc(1, sizeof *device);
+    if (device == NULL)
+        return error_set(err, ERROR_RESOURCE_EXHAUSTED, "interface '%s': out of memory", interface);
+    snprintf(device->interface, sizeof device->interface, "%s", interface);
+    device->backend = device_select(backend, interface) == &device_userspace
+                          ? &device_backend_userspace
+                          : &device_backend_kernel;
+    if (device->backend->device->find(interface, &identity, err) != 0 ||
+        device->backend->open(&device->session, interface, &identity, err) != 0) {
+        device_close(device);
+        return -1;
+    }
+    *out = device;
+    return 0;
+}
+
+void device_close(struct device *device)
+{
+    if (device == NULL)
+        return;
+    device->backend->close(device->session);
+    free(device);
+}
+
+const char *device_interface(const struct device *device)
+{
+    return device->interface;
+}
+
+const char *device_backend_name(const struct device *device)
+{
+    return device->backend->device->name;
+}
+
+struct device_messages device_messages(const struct device *device)
+{
+    return device->backend->messages(device->session);
+}
+
+static int read_view(struct device *device, struct device_view **out, struct preshared *wanted,
+                     struct error *err)
+{
+    struct device_view *view = device_view_new();
+    if (view == NULL)
+        return error_set(err, ERROR_RESOURCE_EXHAUSTED, "interface '%s': out of memory",
+                         device->interface);
+    if (device->backend->read(device->session, view, wanted, err) != 0)
+        goto fail;
+    if (device_view_finish(view, err) != 0) {
+        error_prefix(err, "interface '%s'", device->interface);
+        goto fail;
+    }
+    *out = view;
+    return 0;
+fail:
+    device_view_free(view);
+    return -1;
+}
+
+int device_read(struct device *device, struct device_view **view, struct error *err)
+{
+    return read_view(device, view, NULL, err);
+}
+
+// ---- changes ----
+
+static bool is_endpoint(const union device_endpoint *endpoint)
+{
+    return endpoint->any.sa_family == AF_INET || endpoint->any.sa_family == AF_INET6;
+}
+
+static bool is_allowed_ip(const struct device_allowed_ip *allowed)
+{
+    return (allowed->family == AF_INET && allowed->cidr <= 32) ||
+           (allowed->family == AF_INET6 && allowed->cidr <= 128);
+}
+
+static int check_peer(const struct device *device, const struct device_peer_change *peer,
+                      struct error *err)
+{
+    const char *wrong = NULL;
+    if (peer->preshared != NULL && peer->copy_preshared_from != NULL)
+        wrong = "a preshared key both given and to be copied";
+    if (peer->set_endpoint && !is_endpoint(&peer->endpoint))
+        wrong = "an endpoint that is neither IPv4 nor IPv6";
+    for (size_t i = 0; i < peer->allowed_count; i++)
+        if (!is_allowed_ip(&peer->allowed_ips[i]))
+            wrong = "an allowed-ip that is none";
+    if (wrong == NULL || peer->remove)
+        return 0;
+    return error_set(err, ERROR_INVALID_ARGUMENT, "interface '%s': a change of a peer with %s",
+                     device->interface, wrong);
+}
+
+// Reads the preshared keys that `peers` are to have from other peers, and points each at its own.
+static int copy_preshared(struct device *device, struct device_peer_change *peers, size_t count,
+                          struct preshared *wanted, struct error *err)
+{
+    struct device_view *view;
+    for (size_t i = 0; i < count; i++)
+        if (peers[i].copy_preshared_from != NULL && !peers[i].remove)
+            preshared_want(wanted, peers[i].copy_preshared_from);
+    preshared_ready(wanted);
+    if (read_view(device, &view, wanted, err) != 0)
+        return -1;
+    device_view_free(view);
+    for (size_t i = 0; i < count; i++) {
+        if (peers[i].copy_preshared_from == NULL || peers[i].remove)
+            continue;
+        peers[i].preshared = preshared_of(wanted, peers[i].copy_preshared_from);
+        peers[i].copy_preshared_from = NULL;
+        if (peers[i].preshared == NULL)
+            return error_set(err, ERROR_FAILED_PRECONDITION,
+                             "interface '%s': the peer whose preshared key is to be copied is not "
+                             "there",
+                             device->interface);
+    }
+    return 0;
+}
+
+static int set_with_copies(struct device *device, const struct device_change *change, size_t copies,
+                           struct error *err)
+{
+    int rc = -1;
+    struct device_change resolved = *change;
+    struct preshared *wanted = preshared_new(copies);
+    struct device_peer_change *peers = calloc(change->peer_count, sizeof *peers);
+    if (wanted == NULL || peers == NULL) {
+        error_set(err, ERROR_RESOURCE_EXHAUSTED,
+                  "interface '%s': no guarded memory for preshared keys", device->interface);
+        goto cleanup;
+    }
+    memcpy(peers, change->peers, change->peer_count * sizeof *peers);
+    resolved.peers = peers;
+    if (copy_preshared(device, peers, change->peer_count, wanted, err) == 0)
+        rc = device->backend->set(device->session, &resolved, err);
+cleanup:
+    free(peers);
+    preshared_free(wanted);
+    return rc;
+}
+
+int device_set(struct device *device, const struct device_change *change, struct error *err)
+{
+    size_t copies = 0;
+    if (change->private_key == NULL && change->peer_count == 0)
+        return 0;
+    for (size_t i = 0; i < change->peer_count; i++) {
+        if (check_peer(device, &change->peers[i], err) != 0)
+            return -1;
+        copies += change->peers[i].copy_preshared_from != NULL && !change->peers[i].remove;
+    }
+    if (copies > 0)
+        return set_with_copies(device, change, copies, err);
+    return device->backend->set(device->session, change, err);
 }

@@ -1,135 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-// The kernel's WireGuard: generic netlink by libmnl. Whatever may hold the private key is guarded
-// memory, and wiped.
+// The kernel's WireGuard: generic netlink by libmnl.
 #include "device.h"
 
 #include <errno.h>
 #include <net/if.h>
-#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 
-#include <libmnl/libmnl.h>
 #include <linux/netlink.h>
-#include <sodium.h>
 
+#include "device_backend.h"
 #include "netlink.h"
-
-// Setting a key on a device of 10,000 peers takes seconds, a dump of them a fraction of one.
-#define KERNEL_TIMEOUT_MS  10000
-#define KERNEL_ANSWER_SIZE 32768 // bytes: the largest datagram the kernel makes for a dump
-
-// One socket, with its deadline and the guarded memory that messages pass through.
-struct conversation {
-    struct mnl_socket *socket;
-    uint8_t *request; // NETLINK_REQUEST_SIZE
-    uint8_t *answer;  // KERNEL_ANSWER_SIZE
-    uint32_t seq;
-    int64_t deadline; // device_now_ms
-};
-
-static void conversation_close(struct conversation *talk)
-{
-    if (talk->socket != NULL)
-        mnl_socket_close(talk->socket);
-    sodium_free(talk->request); // wipes
-    sodium_free(talk->answer);
-    memset(talk, 0, sizeof *talk);
-}
-
-static int conversation_open(struct conversation *talk, int bus, struct error *err)
-{
-    int yes = 1;
-    memset(talk, 0, sizeof *talk);
-    talk->deadline = device_now_ms() + KERNEL_TIMEOUT_MS;
-    talk->request = sodium_malloc(NETLINK_REQUEST_SIZE);
-    talk->answer = sodium_malloc(KERNEL_ANSWER_SIZE);
-    if (talk->request == NULL || talk->answer == NULL) {
-        error_set(err, ERROR_RESOURCE_EXHAUSTED, "no guarded memory for netlink messages: %s",
-                  strerror(errno));
-        goto fail;
-    }
-    talk->socket = mnl_socket_open2(bus, SOCK_CLOEXEC);
-    if (talk->socket == NULL || mnl_socket_bind(talk->socket, 0, MNL_SOCKET_AUTOPID) != 0) {
-        error_set(err, ERROR_UNAVAILABLE, "netlink socket: %s", strerror(errno));
-        goto fail;
-    }
-    // A refusal must not send the request back: it holds the key. Words for a refusal are welcome,
-    // not needed.
-    if (mnl_socket_setsockopt(talk->socket, NETLINK_CAP_ACK, &yes, sizeof yes) != 0) {
-        error_set(err, ERROR_UNAVAILABLE, "netlink socket: NETLINK_CAP_ACK: %s", strerror(errno));
-        goto fail;
-    }
-    (void)mnl_socket_setsockopt(talk->socket, NETLINK_EXT_ACK, &yes, sizeof yes);
-    return 0;
-fail:
-    conversation_close(talk);
-    return -1;
-}
-
-// Receives one datagram of the kernel's into talk->answer. Returns its length, 0 when messages were
-// lost, or -1.
-static ssize_t receive(struct conversation *talk, struct error *err)
-{
-    for (;;) {
-        struct pollfd ready = {.fd = mnl_socket_get_fd(talk->socket), .events = POLLIN};
-        int64_t left = talk->deadline - device_now_ms();
-        if (left <= 0)
-            return error_set(err, ERROR_DEADLINE_EXCEEDED,
-                             "netlink: no answer from the kernel in %d s",
-                             KERNEL_TIMEOUT_MS / 1000);
-        int n = poll(&ready, 1, (int)left);
-        if (n == 0 || (n < 0 && errno == EINTR))
-            continue;
-
-        struct sockaddr_nl from = {0};
-        struct iovec room = {.iov_base = talk->answer, .iov_len = KERNEL_ANSWER_SIZE};
-        struct msghdr header = {
-            .msg_name = &from, .msg_namelen = sizeof from, .msg_iov = &room, .msg_iovlen = 1};
-        ssize_t length = recvmsg(ready.fd, &header, MSG_DONTWAIT);
-        if (length < 0 && (errno == EINTR || errno == EAGAIN))
-            continue;
-        if (length < 0 && errno == ENOBUFS)
-            return 0;
-        if (length < 0)
-            return error_set(err, ERROR_UNAVAILABLE, "netlink: %s", strerror(errno));
-        if (header.msg_flags & MSG_TRUNC)
-            return error_set(err, ERROR_DATA_LOSS, "netlink: an answer of more than %d bytes",
-                             KERNEL_ANSWER_SIZE);
-        if (length > 0 && header.msg_namelen == sizeof from && from.nl_pid == 0)
-            return length; // else: from another process, which has no say here
-    }
-}
-
-// Sends `message`, which lies in talk->request, wipes that, and hands what comes back to `reader`.
-static int ask(struct conversation *talk, const struct nlmsghdr *message, netlink_reader *reader,
-               void *context, struct netlink_answer *answer, struct error *err)
-{
-    int rc = 0;
-    ssize_t sent;
-    memset(answer, 0, sizeof *answer);
-    do
-        sent = mnl_socket_sendto(talk->socket, message, message->nlmsg_len);
-    while (sent < 0 && errno == EINTR && device_now_ms() < talk->deadline);
-    int send_errno = errno;
-    sodium_memzero(talk->request, NETLINK_REQUEST_SIZE);
-    if (sent < 0)
-        return error_set(err, ERROR_UNAVAILABLE, "netlink: cannot send: %s", strerror(send_errno));
-
-    while (rc == 0 && !answer->done) {
-        ssize_t length = receive(talk, err);
-        if (length > 0) {
-            rc = netlink_parse(talk->answer, (size_t)length, talk->seq,
-                               mnl_socket_get_portid(talk->socket), reader, context, answer, err);
-            sodium_memzero(talk->answer, (size_t)length);
-        } else if (length == 0) {
-            answer->interrupted = answer->done = true;
-        } else {
-            rc = -1;
-        }
-    }
-    return rc;
-}
+#include "netlink_peers.h"
+#include "netlink_talk.h"
 
 // The kernel's refusal in words; `doing` says what was asked.
 static int refused(const struct netlink_answer *answer, const char *interface, const char *doing,
@@ -153,12 +37,13 @@ static int refused(const struct netlink_answer *answer, const char *interface, c
     }
 }
 
-static int resolve_family(struct conversation *talk, uint16_t *family, struct error *err)
+static int resolve_family(struct netlink_talk *talk, uint16_t *family, struct error *err)
 {
     struct netlink_answer answer;
     *family = 0;
-    if (ask(talk, netlink_ask_family(talk->request, ++talk->seq), netlink_read_family, family,
-            &answer, err) != 0)
+    if (netlink_talk_ask(talk,
+                         netlink_ask_family(netlink_talk_request(talk), netlink_talk_seq(talk)),
+                         netlink_read_family, family, &answer, err) != 0)
         return -1;
     if (answer.error == 0 && *family != 0)
         return 0;
@@ -179,79 +64,78 @@ static int kernel_find(const char *interface, struct device_identity *identity, 
     return 0;
 }
 
-// One request about a device, from a fresh socket on: what a lost or overtaken answer left behind
-// dies with its socket.
-static int set_once(const char *interface, const uint8_t private_key[DEVICE_KEY_SIZE],
-                    struct netlink_answer *answer, struct error *err)
+static int open_generic(struct netlink_talk **talk, uint16_t *family, size_t request_size,
+                        struct error *err)
 {
-    struct conversation talk;
-    uint16_t family;
-    if (conversation_open(&talk, NETLINK_GENERIC, err) != 0)
+    if (netlink_talk_open(talk, NETLINK_GENERIC, request_size, err) != 0)
         return -1;
-    int rc = resolve_family(&talk, &family, err);
-    if (rc == 0)
-        rc = ask(&talk,
-                 netlink_set_private_key(talk.request, family, ++talk.seq, interface, private_key),
-                 NULL, NULL, answer, err);
-    conversation_close(&talk);
-    return rc;
+    if (resolve_family(*talk, family, err) == 0)
+        return 0;
+    netlink_talk_close(*talk);
+    *talk = NULL;
+    return -1;
 }
 
-static int get_once(struct netlink_device *device, struct netlink_answer *answer, struct error *err)
+// What an answer to a change amounts to; `doing` says what was asked.
+static int conclude(int rc, const struct netlink_answer *answer, const char *interface,
+                    const char *doing, struct error *err)
 {
-    struct conversation talk;
-    uint16_t family;
-    if (conversation_open(&talk, NETLINK_GENERIC, err) != 0)
+    if (rc != 0)
         return -1;
-    int rc = resolve_family(&talk, &family, err);
-    if (rc == 0)
-        rc = ask(&talk, netlink_ask_device(talk.request, family, ++talk.seq, device->interface),
-                 netlink_read_device, device, answer, err);
-    conversation_close(&talk);
-    return rc;
+    if (answer->interrupted)
+        return error_set(err, ERROR_ABORTED,
+                         "interface '%s': %s: the kernel's answers were lost, or it changes faster "
+                         "than it can be read",
+                         interface, doing);
+    return answer->error == 0 ? 0 : refused(answer, interface, doing, err);
 }
 
 static int kernel_set_private_key(const char *interface, const uint8_t private_key[DEVICE_KEY_SIZE],
                                   struct error *err)
 {
+    struct netlink_talk *talk;
     struct netlink_answer answer;
-    int64_t deadline = device_now_ms() + KERNEL_TIMEOUT_MS;
+    int64_t deadline = device_now_ms() + NETLINK_TALK_TIMEOUT_MS;
+    uint16_t family;
     int rc;
+    if (open_generic(&talk, &family, NETLINK_REQUEST_SIZE, err) != 0)
+        return -1;
     // Where the acknowledgement is lost, setting the same key once more changes nothing: so ask
     // again.
     do
-        rc = set_once(interface, private_key, &answer, err);
+        rc = netlink_talk_ask(talk,
+                              netlink_set_private_key(netlink_talk_request(talk), family,
+                                                      netlink_talk_seq(talk), interface,
+                                                      private_key),
+                              NULL, NULL, &answer, err);
     while (rc == 0 && answer.interrupted && device_now_ms() < deadline);
-    if (rc != 0)
-        return -1;
-    if (answer.interrupted)
-        return error_set(err, ERROR_ABORTED, "interface '%s': the kernel's answers were lost",
-                         interface);
-    if (answer.error != 0)
-        return refused(&answer, interface, "setting the private key", err);
-    return 0;
+    netlink_talk_close(talk);
+    return conclude(rc, &answer, interface, "setting the private key", err);
 }
 
 static int kernel_get_public_key(const char *interface, uint8_t public_key[DEVICE_KEY_SIZE],
                                  struct error *err)
 {
+    struct netlink_talk *talk;
     struct netlink_answer answer;
     struct netlink_device device;
-    int64_t deadline = device_now_ms() + KERNEL_TIMEOUT_MS;
+    int64_t deadline = device_now_ms() + NETLINK_TALK_TIMEOUT_MS;
+    uint16_t family;
     int rc;
+    if (open_generic(&talk, &family, NETLINK_REQUEST_SIZE, err) != 0)
+        return -1;
     // A dump that spans several messages may be overtaken by a change: then what it told is not one
     // state.
     do {
         device = (struct netlink_device){.interface = interface};
-        rc = get_once(&device, &answer, err);
+        rc = netlink_talk_ask(talk,
+                              netlink_ask_device(netlink_talk_request(talk), family,
+                                                 netlink_talk_seq(talk), interface),
+                              netlink_read_device, &device, &answer, err);
     } while (rc == 0 && answer.interrupted && device_now_ms() < deadline);
-    if (rc != 0)
+    netlink_talk_close(talk);
+    if (conclude(rc, &answer, interface, "reading the device", err) != 0)
         return -1;
-    if (answer.interrupted)
-        return error_set(err, ERROR_ABORTED,
-                         "interface '%s': it changes faster than it can be read", interface);
-    if (answer.error != 0)
-        return refused(&answer, interface, "reading the device", err);
     if (!device.seen)
         return error_set(err, ERROR_DATA_LOSS, "netlink: no answer about interface '%s'",
                          interface);
@@ -261,16 +145,17 @@ static int kernel_get_public_key(const char *interface, uint8_t public_key[DEVIC
 
 static int kernel_list(device_found *found, void *context, struct error *err)
 {
-    struct conversation talk;
+    struct netlink_talk *talk;
     struct netlink_answer answer;
     struct netlink_links links = {found, context};
-    if (conversation_open(&talk, NETLINK_ROUTE, err) != 0)
+    if (netlink_talk_open(&talk, NETLINK_ROUTE, NETLINK_REQUEST_SIZE, err) != 0)
         return -1;
-    int rc = ask(&talk, netlink_ask_links(talk.request, ++talk.seq), netlink_read_link, &links,
-                 &answer, err);
+    int rc = netlink_talk_ask(talk,
+                              netlink_ask_links(netlink_talk_request(talk), netlink_talk_seq(talk)),
+                              netlink_read_link, &links, &answer, err);
     if (rc == 0 && answer.error != 0)
         rc = error_set(err, ERROR_UNKNOWN, "netlink: listing links: %s", strerror(answer.error));
-    conversation_close(&talk);
+    netlink_talk_close(talk);
     return rc;
 }
 
@@ -280,4 +165,108 @@ const struct device_ops device_kernel = {
     .set_private_key = kernel_set_private_key,
     .get_public_key = kernel_get_public_key,
     .list = kernel_list,
+};
+
+// ---- a device held open ----
+
+struct device_session {
+    char interface[DEVICE_NAME_MAX + 1]; // for messages: the index tells which it is
+    uint32_t ifindex;
+    uint16_t family;
+    struct netlink_talk *talk;
+};
+
+static void session_close(struct device_session *session)
+{
+    if (session == NULL)
+        return;
+    netlink_talk_close(session->talk);
+    free(session);
+}
+
+static int session_open(struct device_session **out, const char *interface,
+                        const struct device_identity *identity, struct error *err)
+{
+    struct device_session *session = calloc(1, sizeof *session);
+    if (session == NULL)
+        return error_set(err, ERROR_RESOURCE_EXHAUSTED, "interface '%s': out of memory", interface);
+    snprintf(session->interface, sizeof session->interface, "%s", interface);
+    session->ifindex = (uint32_t)identity->number;
+    if (open_generic(&session->talk, &session->family, NETLINK_CHANGE_SIZE, err) != 0) {
+        session_close(session);
+        return -1;
+    }
+    *out = session;
+    return 0;
+}
+
+static int session_read(struct device_session *session, struct device_view *view,
+                        struct preshared *wanted, struct error *err)
+{
+    struct netlink_talk *talk = session->talk;
+    struct netlink_view into = {.ifindex = session->ifindex, .view = view, .wanted = wanted};
+    struct netlink_answer answer = {.interrupted = false};
+    int64_t deadline = device_now_ms() + NETLINK_TALK_TIMEOUT_MS;
+    int rc;
+    do {
+        device_view_clear(view);
+        if (wanted != NULL)
+            preshared_forget(wanted);
+        into.seen = false;
+        rc = netlink_talk_ask(talk,
+                              netlink_ask_view(netlink_talk_request(talk), session->family,
+                                               netlink_talk_seq(talk), session->ifindex),
+                              netlink_read_view, &into, &answer, err);
+    } while (rc == 0 && answer.interrupted && device_now_ms() < deadline);
+    if (conclude(rc, &answer, session->interface, "reading the device", err) != 0)
+        return -1;
+    if (!into.seen)
+        return error_set(err, ERROR_DATA_LOSS, "netlink: no answer about interface '%s'",
+                         session->interface);
+    return 0;
+}
+
+// Sends the message of `change` that begins at `from`, again where its acknowledgement is lost: the
+// same change once more changes nothing.
+static int set_part(struct device_session *session, const struct device_change *change,
+                    struct netlink_change_at *at, struct error *err)
+{
+    struct netlink_talk *talk = session->talk;
+    const struct netlink_change_at from = *at;
+    struct netlink_answer answer = {.interrupted = false};
+    int64_t deadline = device_now_ms() + NETLINK_TALK_TIMEOUT_MS;
+    int rc;
+    do {
+        *at = from;
+        rc = netlink_talk_ask(talk,
+                              netlink_put_change(netlink_talk_request(talk), session->family,
+                                                 netlink_talk_seq(talk), session->ifindex, change,
+                                                 at),
+                              NULL, NULL, &answer, err);
+    } while (rc == 0 && answer.interrupted && device_now_ms() < deadline);
+    return conclude(rc, &answer, session->interface, "changing the device", err);
+}
+
+static int session_set(struct device_session *session, const struct device_change *change,
+                       struct error *err)
+{
+    struct netlink_change_at at = {.done = false};
+    while (!at.done)
+        if (set_part(session, change, &at, err) != 0)
+            return -1;
+    return 0;
+}
+
+static struct device_messages session_messages(const struct device_session *session)
+{
+    return netlink_talk_messages(session->talk);
+}
+
+const struct device_backend_ops device_backend_kernel = {
+    .device = &device_kernel,
+    .open = session_open,
+    .close = session_close,
+    .read = session_read,
+    .set = session_set,
+    .messages = session_messages,
 };

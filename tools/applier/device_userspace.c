@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -16,11 +17,13 @@
 
 #include <sodium.h>
 
+#include "device_backend.h"
 #include "uapi.h"
+#include "uapi_peers.h"
 
 #define USERSPACE_FOLDER     "/var/run/wireguard"
 #define USERSPACE_SUFFIX     ".sock"
-#define USERSPACE_TIMEOUT_MS 5000
+#define USERSPACE_TIMEOUT_MS 10000              // setting 10,000 peers takes a second
 #define USERSPACE_PIECE      4096               // bytes read at a time
 #define USERSPACE_ANSWER_MAX (64 * 1024 * 1024) // bytes of an answer: some 100,000 peers
 
@@ -129,17 +132,20 @@ fail:
     return -1;
 }
 
-static int write_all(int fd, const char *bytes, size_t length, int64_t deadline,
-                     const char *interface, struct error *err)
+// Sends all. Returns 0 too when the daemon hung up first: what it answered before that says why.
+static int send_all(int fd, const char *bytes, size_t length, int64_t deadline,
+                    const char *interface, struct error *err)
 {
     while (length > 0) {
-        ssize_t n = write(fd, bytes, length);
+        ssize_t n = send(fd, bytes, length, MSG_NOSIGNAL);
         if (n > 0) {
             bytes += n;
             length -= (size_t)n;
         } else if (n < 0 && errno == EAGAIN) {
             if (await(fd, POLLOUT, deadline, interface, err) != 0)
                 return -1;
+        } else if (n < 0 && (errno == EPIPE || errno == ECONNRESET)) {
+            return 0;
         } else if (n == 0 || errno != EINTR) {
             return error_set(err, ERROR_UNAVAILABLE,
                              "interface '%s': its WireGuard daemon hung up: %s", interface,
@@ -193,7 +199,7 @@ static int converse(const char *interface, const char *request, size_t length,
                   strerror(errno));
         goto cleanup;
     }
-    if (write_all(fd, request, length, deadline, interface, err) != 0 ||
+    if (send_all(fd, request, length, deadline, interface, err) != 0 ||
         read_answer(fd, piece, answer, deadline, interface, err) != 0)
         goto cleanup;
     if (uapi_answer_errno(answer) != 0) {
@@ -270,4 +276,101 @@ const struct device_ops device_userspace = {
     .set_private_key = userspace_set_private_key,
     .get_public_key = userspace_get_public_key,
     .list = userspace_list,
+};
+
+// ---- a device held open ----
+
+struct device_session {
+    char interface[DEVICE_NAME_MAX + 1];
+    struct device_identity identity; // of the socket
+    struct device_messages messages;
+};
+
+static int session_open(struct device_session **out, const char *interface,
+                        const struct device_identity *identity, struct error *err)
+{
+    struct device_session *session = calloc(1, sizeof *session);
+    if (session == NULL)
+        return error_set(err, ERROR_RESOURCE_EXHAUSTED, "interface '%s': out of memory", interface);
+    snprintf(session->interface, sizeof session->interface, "%s", interface);
+    session->identity = *identity;
+    *out = session;
+    return 0;
+}
+
+static void session_close(struct device_session *session)
+{
+    free(session);
+}
+
+// One request and its answer, if the socket is still the one it was.
+static int session_ask(struct device_session *session, const char *request, size_t length,
+                       struct uapi_answer *answer, const char *doing, struct error *err)
+{
+    struct device_identity now;
+    if (userspace_find(session->interface, &now, err) != 0)
+        return -1;
+    if (!device_identity_equal(&now, &session->identity))
+        return error_set(err, ERROR_NOT_FOUND,
+                         "interface '%s' is not the one it was: it was made anew meanwhile",
+                         session->interface);
+    session->messages.sent++;
+    if (converse(session->interface, request, length, answer, doing, err) != 0)
+        return -1;
+    session->messages.received++;
+    return 0;
+}
+
+static int session_read(struct device_session *session, struct device_view *view,
+                        struct preshared *wanted, struct error *err)
+{
+    static const char request[] = "get=1\n\n";
+    int rc = -1;
+    struct uapi_view into = {.view = view, .wanted = wanted};
+    struct uapi_answer *answer = uapi_answer_new();
+    into.key = sodium_malloc(DEVICE_KEY_SIZE);
+    if (answer == NULL || into.key == NULL) {
+        error_set(err, ERROR_RESOURCE_EXHAUSTED, "no guarded memory for an answer: %s",
+                  strerror(errno));
+        goto cleanup;
+    }
+    uapi_answer_tell(answer, uapi_read_view, &into);
+    if (session_ask(session, request, sizeof request - 1, answer, "reading the device", err) == 0)
+        rc = uapi_answer_public_key(answer, view->public_key, err);
+cleanup:
+    sodium_free(into.key); // wipes
+    uapi_answer_free(answer);
+    return rc;
+}
+
+static int session_set(struct device_session *session, const struct device_change *change,
+                       struct error *err)
+{
+    int rc = -1;
+    size_t size = uapi_change_size(change);
+    char *request = sodium_malloc(size);
+    struct uapi_answer *answer = uapi_answer_new();
+    if (request == NULL || answer == NULL)
+        error_set(err, ERROR_RESOURCE_EXHAUSTED, "no guarded memory for a request: %s",
+                  strerror(errno));
+    else
+        rc = session_ask(session, request, uapi_put_change(request, size, change), answer,
+                         "changing the device", err);
+    sodium_free(request); // wipes
+    uapi_answer_free(answer);
+    return rc;
+}
+
+static struct device_messages session_messages(const struct device_session *session)
+{
+    return session->messages;
+}
+
+const struct device_backend_ops device_backend_userspace = {
+    .device = &device_userspace,
+    .open = session_open,
+    .close = session_close,
+    .read = session_read,
+    .set = session_set,
+    .messages = session_messages,
 };

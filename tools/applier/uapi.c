@@ -19,6 +19,8 @@ struct uapi_answer {
     uint8_t private_key[DEVICE_KEY_SIZE];
     int error; // the device's errno=; -1 before it was told
     bool in_peers, has_private_key, ended;
+    uapi_line *hook; // may be NULL
+    void *context;
 };
 
 size_t uapi_set_private_key(char request[UAPI_SET_SIZE], const uint8_t private_key[DEVICE_KEY_SIZE])
@@ -42,6 +44,12 @@ struct uapi_answer *uapi_answer_new(void)
     sodium_memzero(answer, sizeof *answer);
     answer->error = -1;
     return answer;
+}
+
+void uapi_answer_tell(struct uapi_answer *answer, uapi_line *hook, void *context)
+{
+    answer->hook = hook;
+    answer->context = context;
 }
 
 void uapi_answer_free(struct uapi_answer *answer)
@@ -96,7 +104,7 @@ static int take_line(struct uapi_answer *answer, struct error *err)
         return take_errno(answer, value, err);
     if (strcmp(answer->line, "public_key") == 0)
         answer->in_peers = true;
-    return 0;
+    return answer->hook == NULL ? 0 : answer->hook(answer->line, value, answer->context, err);
 }
 
 int uapi_answer_take(struct uapi_answer *answer, const char *bytes, size_t length,

@@ -24,6 +24,12 @@ struct uapi_answer;
 struct uapi_answer *uapi_answer_new(void);         // NULL: no memory
 void uapi_answer_free(struct uapi_answer *answer); // wipes; NULL is fine
 
+// Takes one line NAME=VALUE, both in guarded memory and there for the call only. Returns 0, or -1
+// with `err` filled when it makes no sense.
+typedef int uapi_line(const char *name, const char *value, void *context, struct error *err);
+// From now on each line but private_key= and errno= goes to `hook`.
+void uapi_answer_tell(struct uapi_answer *answer, uapi_line *hook, void *context);
+
 // Takes the next `length` bytes. Returns 1 at the end of the answer, 0 when more must come, or -1
 // with ERROR_DATA_LOSS for what is no answer.
 int uapi_answer_take(struct uapi_answer *answer, const char *bytes, size_t length,
