@@ -205,7 +205,10 @@ class Client:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
-        self.process.stdin.close()
+        try:
+            self.process.stdin.close()
+        except BrokenPipeError:
+            pass  # a request that was still in the buffer: it was killed before that was written
         self.process.stdout.close()
 
     def __enter__(self):

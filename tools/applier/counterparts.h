@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+// Counterparts' keys on our interface: staged, moved to when they take over, retired.
+#ifndef APPLIER_COUNTERPARTS_H
+#define APPLIER_COUNTERPARTS_H
+
+#include "tended.h"
+
+// Reads what each counterpart says and carries out what follows. `*yield` names the counterpart
+// that our own rotation gives way to, or is NULL. -1 with `err` for the first failure; the others
+// were carried on with.
+int counterparts_tend(struct tended *tended, const char **yield, struct error *err);
+// Looks at the handshakes in tended->there: whichever generation shook hands last has the
+// allowed-ips.
+int counterparts_follow(struct tended *tended, struct error *err);
+// Answers or takes one datagram.
+void counterparts_datagram(struct tended *tended, const struct move *move,
+                           const union device_endpoint *from);
+// Sends once more what may have been lost. Returns when to call it again, INT64_MAX: no need.
+int64_t counterparts_repeat(struct tended *tended);
+
+// A counterpart's public key that has the allowed-ips by our log; NULL: none yet.
+const uint8_t *counterparts_key(const struct tended *tended, const struct tended_peer *peer);
+// Where it takes move datagrams; false where it does not.
+bool counterparts_move_address(const struct tended_peer *peer, union device_endpoint *address);
+
+#endif

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+// One interface under care: what is known of it, of its key and of its counterparts. Each pass looks
+// at all of that and does what is missing; a pass that was cut short is made good by the next.
+#ifndef APPLIER_TENDED_H
+#define APPLIER_TENDED_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "acknowledgements.h"
+#include "apply.h"
+#include "counterpart.h"
+#include "custody.h"
+#include "device.h"
+#include "hold.h"
+#include "moves.h"
+#include "plan.h"
+#include "registry.h"
+#include "setup.h"
+#include "trust.h"
+
+#define TENDED_SEEN_MAX 4 // generations of a counterpart whose handshakes are followed
+
+// What all interfaces share. Not owned.
+struct tended_world {
+    const struct setup *setup;
+    struct registry *registry; // NULL: none configured; nothing rotates
+    const struct trust *trust;
+    struct apply_settings *settings;
+    struct custody *custody; // NULL while custodyd is not reached
+    const char *own_host;    // "" until custodyd told it once
+};
+
+// A handshake as it was seen last.
+struct tended_handshake {
+    uint8_t public_key[DEVICE_KEY_SIZE];
+    struct timespec at;
+};
+
+// A counterpart.
+struct tended_peer {
+    const struct setup_peer *setup;
+    struct counterpart *counterpart;
+    struct acknowledgements *acknowledgements;
+    struct counterpart_says says;
+    bool stale_told;
+    // Its next key, on our interface.
+    uint64_t answered_generation; // staged and acknowledged by this process; 0 = none
+    uint8_t secret[MOVES_SECRET_SIZE]; // that will tell it of the move
+    bool watch;                        // a take-over is possible
+    struct tended_handshake seen[TENDED_SEEN_MAX];
+    size_t seen_count;
+    uint64_t unrecorded_generation; // moved to, and custodyd not told yet; 0 = none
+    uint8_t unrecorded_key[DEVICE_KEY_SIZE];
+    struct move moved; // told again a few times: datagrams may be lost
+    unsigned moved_left;
+    int64_t moved_next_ms;
+    // Our next key, on its interface.
+    bool required;
+    bool acknowledged; // as recorded
+    bool late;         // as recorded
+    uint8_t move_sha256[32];
+};
+
+// A note of ours, as it was signed last: put back where the registry lost it.
+struct tended_note {
+    uint64_t generation; // 0 = none
+    enum record_bundle_state state;
+    int64_t not_after_us;
+    char text[NOTE_MAX];
+};
+
+struct tended {
+    struct tended_world *world;
+    const struct setup_interface *setup;
+    // The interface.
+    bool present, seen_before;
+    struct device_identity identity;
+    struct device *device;
+    struct hold *hold;
+    struct moves *moves;
+    struct device_view *there; // as it was read last
+    uint8_t ours[DEVICE_KEY_SIZE]; // the public key set last by this process
+    bool has_ours;
+    // The key.
+    struct custody_view *view; // as it was told last
+    struct tended_note notes[4];
+    int64_t fresh_due_us;
+    // The rotation that is open.
+    uint64_t rotation; // generation for which `required` was settled; 0 = none
+    int64_t settle_ms; // when keepalives go back to what is configured; 0 = they are
+    struct tended_peer *peers;
+    size_t peer_count;
+    // When to look again.
+    bool dirty;
+    int64_t due_ms, follow_ms, hot_until_ms;
+    unsigned failures;
+    struct error last; // said last, so as not to say it again
+};
+
+// NULL with `err` on failure; else for tended_free.
+struct tended *tended_new(struct tended_world *world, const struct setup_interface *setup,
+                          struct error *err);
+void tended_free(struct tended *tended);
+
+// Whether the interface is there; a new one of the same name is opened anew.
+void tended_find(struct tended *tended);
+
+// One pass. Sets `due_ms` to when the next is wanted at the latest.
+void tended_pass(struct tended *tended);
+// Looks at the handshakes alone, where a take-over is possible, and moves what is to be moved. Sets
+// `follow_ms` (INT64_MAX: no need).
+void tended_follow(struct tended *tended);
+// Takes what datagrams have come.
+void tended_datagrams(struct tended *tended);
+
+// For people: to the journal, unless it was the last thing said.
+void tended_say(struct tended *tended, const struct error *err);
+void tended_tell(const struct tended *tended, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+// ---- for the modules of a pass ----
+
+int64_t tended_now_us(void); // of the wall clock
+// Reads the device into `there`.
+int tended_read(struct tended *tended, struct error *err);
+// Asks custodyd for the view.
+int tended_ask(struct tended *tended, struct error *err);
+// The library's error as ours.
+int tended_from_library(const struct tended *tended, const struct custody_error *theirs,
+                        const char *doing, struct error *err);
+int64_t tended_grace_us(const struct tended *tended);
+
+#endif
