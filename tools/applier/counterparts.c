@@ -10,8 +10,8 @@
 
 #include <sodium.h>
 
-#define MOVED_TIMES    6   // that a move is told,
-#define MOVED_AGAIN_MS 8   // doubling from here
+#define MOVED_TIMES    6    // that a move is told,
+#define MOVED_AGAIN_MS 8    // doubling from here
 #define HOT_MS         2000 // how long to look closely once asked whether we are ready
 
 // ---- addresses ----
@@ -92,16 +92,14 @@ static struct device_allowed_ip *make_allowed_ips(const struct setup_peer *setup
     for (size_t i = 0; allowed != NULL && i < setup->allowed_ip_count; i++) {
         allowed[i].family = setup->allowed_ips[i].address.family;
         allowed[i].cidr = setup->allowed_ips[i].bits;
-        memcpy(allowed[i].address, setup->allowed_ips[i].address.bytes,
-               sizeof allowed[i].address);
+        memcpy(allowed[i].address, setup->allowed_ips[i].address.bytes, sizeof allowed[i].address);
     }
     return allowed;
 }
 
 // Whom the new peer takes endpoint and preshared key from: the current one, where it is there.
-static const struct device_peer *find_before(const struct tended *tended,
-                                             const struct tended_peer *peer,
-                                             const uint8_t *public_key)
+static const struct device_peer *
+find_before(const struct tended *tended, const struct tended_peer *peer, const uint8_t *public_key)
 {
     const uint8_t *current = counterparts_key(tended, peer);
     if (current == NULL || sodium_memcmp(current, public_key, DEVICE_KEY_SIZE) == 0)
@@ -125,8 +123,8 @@ static void fill_new_peer(const struct tended *tended, const struct tended_peer 
     }
     if (!change->set_endpoint && configured->address.family != 0) {
         change->set_endpoint = true;
-        change->endpoint = make_endpoint(configured->address.family, configured->address.bytes,
-                                         configured->port);
+        change->endpoint =
+            make_endpoint(configured->address.family, configured->address.bytes, configured->port);
     }
 }
 
@@ -223,9 +221,7 @@ static int retire(struct tended *tended, struct tended_peer *peer, const struct 
     tended_tell(tended, "%s: generation %" PRIu64 " retired: %s", peer->setup->host,
                 step->generation, step->detail);
     // Its host waits to hear that a compromised key is gone; of others there is no need to tell.
-    return step->compromised
-               ? put_acknowledgement(tended, peer, step->generation, note, err)
-               : 0;
+    return step->compromised ? put_acknowledgement(tended, peer, step->generation, note, err) : 0;
 }
 
 static int carry_out(struct tended *tended, struct tended_peer *peer, const struct plan_step *step,
@@ -259,8 +255,8 @@ static void tell_refusals(struct tended *tended, const struct tended_peer *peer,
         tended_tell(tended, "%s: a note is refused: %s", peer->setup->host, detail);
         if (tended->world->custody != NULL)
             (void)custody_record_finding(tended->world->custody, tended->setup->key,
-                                         CUSTODY_NOTE_REJECTED, peer->setup->host,
-                                         peer->setup->key, detail, NULL);
+                                         CUSTODY_NOTE_REJECTED, peer->setup->host, peer->setup->key,
+                                         detail, NULL);
     }
 }
 

@@ -9,11 +9,12 @@
 
 #include <sodium.h>
 
-#define STEP_MS        2   // between two looks at the device
-#define FIXED_HOLD_MS  50  // after the handshake, where nobody tells of the move (20 suffice on a LAN)
-#define BACK_MS        400 // that a handshake under the key before is waited for, held
-#define ASK_AGAIN_MS   100 // a datagram may be lost
-#define HELD_MAX       800 // packets: a release of more can overrun WireGuard's own queue (1,024)
+#define STEP_MS 2 // between two looks at the device
+#define FIXED_HOLD_MS                                                                              \
+    50 // after the handshake, where nobody tells of the move (20 suffice on a LAN)
+#define BACK_MS          400 // that a handshake under the key before is waited for, held
+#define ASK_AGAIN_MS     100 // a datagram may be lost
+#define HELD_MAX         800 // packets: a release of more can overrun WireGuard's own queue (1,024)
 #define KEEPALIVE_FORCES 25
 
 // ---- what the device says ----
@@ -106,8 +107,7 @@ static void take_datagrams(struct cutover *cutover, const uint8_t nonce[MOVES_SE
             sodium_memcmp(move.bytes, nonce, MOVES_SECRET_SIZE) == 0)
             peer->ready = true;
         crypto_hash_sha256(digest, move.bytes, sizeof move.bytes);
-        if (move.kind == MOVE_MOVED &&
-            sodium_memcmp(digest, peer->move_sha256, sizeof digest) == 0)
+        if (move.kind == MOVE_MOVED && sodium_memcmp(digest, peer->move_sha256, sizeof digest) == 0)
             peer->moved = true;
     }
 }
@@ -120,8 +120,9 @@ static void wait_ms(struct cutover *cutover, int ms)
 }
 
 // Names those for whom `is_there` does not hold; 0 when there are none.
-static int name_missing(const struct cutover *cutover, bool (*is_there)(const struct cutover_peer *),
-                        const char *what, struct error *err)
+static int name_missing(const struct cutover *cutover,
+                        bool (*is_there)(const struct cutover_peer *), const char *what,
+                        struct error *err)
 {
     char names[256] = "";
     size_t used = 0, missing = 0;

@@ -27,8 +27,8 @@ struct cutover_peer {
     // What came of it.
     bool ready, handshaken, moved;
     // Inside.
-    struct timespec before;   // its latest handshake under the key before
-    int64_t handshaken_ms;    // when a new one was seen
+    struct timespec before; // its latest handshake under the key before
+    int64_t handshaken_ms;  // when a new one was seen
 };
 
 struct cutover {

@@ -136,8 +136,8 @@ int moves_take(struct moves *moves, struct move *move, union device_endpoint *fr
     for (;;) {
         socklen_t size = sizeof *from;
         memset(from, 0, sizeof *from);
-        ssize_t length = recvfrom(moves->fd, datagram, sizeof datagram, MSG_DONTWAIT, &from->any,
-                                  &size);
+        ssize_t length =
+            recvfrom(moves->fd, datagram, sizeof datagram, MSG_DONTWAIT, &from->any, &size);
         if (length < 0 && errno == EINTR)
             continue;
         if (length < 0)

@@ -16,8 +16,8 @@
 #include "error.h"
 #include "name.h"
 
-#define MOVES_SECRET_SIZE   32
-#define MOVES_DATAGRAM_MAX  256 // bytes
+#define MOVES_SECRET_SIZE  32
+#define MOVES_DATAGRAM_MAX 256 // bytes
 
 enum move_kind {
     MOVE_ASK = 1,   // "are you there?": the rotating side, before it cuts over

@@ -107,8 +107,7 @@ static uint64_t plan_moves(const struct plan_counterpart *in, const struct custo
     const struct bundle *next = says->has_pre_active ? &says->pre_active : NULL;
     const struct device_peer *taken =
         next != NULL ? device_view_peer(in->device, next->public_key) : NULL;
-    if (taken != NULL && next->generation > current->generation &&
-        has_prefixes(taken, in->setup)) {
+    if (taken != NULL && next->generation > current->generation && has_prefixes(taken, in->setup)) {
         add(plan, PLAN_MOVE, next->generation, next->public_key, false, "it had taken over");
         return next->generation;
     }
@@ -170,8 +169,7 @@ static const char *reason_to_retire(const struct plan_counterpart *in,
     }
     // Replaced: only once its host says that the one after it is active.
     const struct custody_peer *now = find(in, current);
-    if (!in->says->has_active ||
-        in->says->active.generation < current || now == NULL)
+    if (!in->says->has_active || in->says->active.generation < current || now == NULL)
         return NULL;
     int64_t until = now->moved_us + in->grace_us;
     if (in->now_us >= until)
@@ -200,8 +198,7 @@ void plan_for_counterpart(const struct plan_counterpart *in, struct plan *plan)
             add(plan, PLAN_RETIRE, peer->generation, peer->public_key, compromised, why);
     }
     const struct custody_peer *newest = find(in, generation);
-    if (newest != NULL && in->says->has_pre_active &&
-        in->says->pre_active.generation == generation)
+    if (newest != NULL && in->says->has_pre_active && in->says->pre_active.generation == generation)
         plan->watch = true; // it may still be rolled back
 }
 
@@ -262,7 +259,7 @@ struct plan_own plan_for_own(const struct custody_view *view,
     // A key that nobody set but us, and that is none to be any more: what was rolled back.
     bool left_over = ours != NULL && sodium_memcmp(ours, device_key, DEVICE_KEY_SIZE) == 0;
     own.kind = PLAN_SET_KEY;
-    own.reason = left_over ? CUSTODY_REASON_ROLLBACK
+    own.reason = left_over     ? CUSTODY_REASON_ROLLBACK
                  : seen_before ? CUSTODY_REASON_RESTORE
                                : CUSTODY_REASON_BOOT;
     return own;

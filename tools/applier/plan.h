@@ -38,7 +38,8 @@ struct plan {
     size_t count;
     struct plan_step steps[PLAN_STEPS_MAX]; // in this order
     int64_t due_us;                         // when to ask again at the latest; 0: no need
-    bool yield; // our own rotation gives way: the counterpart's host id is lower and it rotates, too
+    bool
+        yield; // our own rotation gives way: the counterpart's host id is lower and it rotates, too
     bool watch; // a staged generation may take over any moment: look at the handshakes
 };
 
@@ -74,8 +75,8 @@ struct plan_own {
     enum custody_reason reason;
 };
 
-// `seen_before`: this process has seen the interface with a key of ours. `ours`: the last public key
-// that this process set; NULL: none.
+// `seen_before`: this process has seen the interface with a key of ours. `ours`: the last public
+// key that this process set; NULL: none.
 struct plan_own plan_for_own(const struct custody_view *view,
                              const uint8_t device_key[DEVICE_KEY_SIZE], bool seen_before,
                              const uint8_t *ours);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// One interface under care: what is known of it, of its key and of its counterparts. Each pass looks
-// at all of that and does what is missing; a pass that was cut short is made good by the next.
+// One interface under care: what is known of it, of its key and of its counterparts. Each pass
+// looks at all of that and does what is missing; a pass that was cut short is made good by the
+// next.
 #ifndef APPLIER_TENDED_H
 #define APPLIER_TENDED_H
 
@@ -28,8 +29,9 @@ struct tended_world {
     struct registry *registry; // NULL: none configured; nothing rotates
     const struct trust *trust;
     struct apply_settings *settings;
-    struct custody *custody; // NULL while custodyd is not reached
-    const char *own_host;    // "" until custodyd told it once
+    struct custody *custody;           // NULL while custodyd is not reached
+    char own_host[HOST_MAX + 1];       // "" until custodyd told it once
+    char own_host_vkey[NOTE_VKEY_MAX]; // …
 };
 
 // A handshake as it was seen last.
@@ -46,7 +48,7 @@ struct tended_peer {
     struct counterpart_says says;
     bool stale_told;
     // Its next key, on our interface.
-    uint64_t answered_generation; // staged and acknowledged by this process; 0 = none
+    uint64_t answered_generation;      // staged and acknowledged by this process; 0 = none
     uint8_t secret[MOVES_SECRET_SIZE]; // that will tell it of the move
     bool watch;                        // a take-over is possible
     struct tended_handshake seen[TENDED_SEEN_MAX];
@@ -66,8 +68,6 @@ struct tended_peer {
 // A note of ours, as it was signed last: put back where the registry lost it.
 struct tended_note {
     uint64_t generation; // 0 = none
-    enum record_bundle_state state;
-    int64_t not_after_us;
     char text[NOTE_MAX];
 };
 
@@ -80,7 +80,7 @@ struct tended {
     struct device *device;
     struct hold *hold;
     struct moves *moves;
-    struct device_view *there; // as it was read last
+    struct device_view *there;     // as it was read last
     uint8_t ours[DEVICE_KEY_SIZE]; // the public key set last by this process
     bool has_ours;
     // The key.

@@ -1,0 +1,341 @@
+// SPDX-License-Identifier: Apache-2.0
+// One interface under care: opened when it appears, looked at in passes.
+#include "tended.h"
+
+#include <arpa/inet.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include <sodium.h>
+
+#include "counterparts.h"
+#include "own_notes.h"
+#include "retry.h"
+#include "rotation.h"
+
+#define LOOK_MS        60000 // a pass at least that often, whatever was told
+#define FOLLOW_HOT_MS  4     // between two looks while a cutover is in flight,
+#define FOLLOW_COLD_MS 1000  // while one may come
+#define GRACE_LEAST_S  300
+#define HOLD_BYTES     HOLD_LIMIT_DEFAULT
+
+int64_t tended_now_us(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+void tended_tell(const struct tended *tended, const char *format, ...)
+{
+    char text[ERROR_MESSAGE_MAX];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    fprintf(stderr, "%s: %s\n", tended->setup->name, text);
+}
+
+void tended_say(struct tended *tended, const struct error *err)
+{
+    if (strcmp(err->message, tended->last.message) == 0)
+        return;
+    tended->last = *err;
+    tended_tell(tended, "%s", err->message);
+}
+
+int tended_from_library(const struct tended *tended, const struct custody_error *theirs,
+                        const char *doing, struct error *err)
+{
+    return error_set(err, (enum error_code)theirs->code, "key '%s': %s: %s: %s", tended->setup->key,
+                     doing, custody_code_name(theirs->code), theirs->message);
+}
+
+int64_t tended_grace_us(const struct tended *tended)
+{
+    uint32_t seconds = tended->setup->grace_s != 0 ? tended->setup->grace_s : GRACE_LEAST_S;
+    return seconds * INT64_C(1000000);
+}
+
+// ---- making one ----
+
+static int make_peer(struct tended_peer *peer, const struct setup_peer *setup, struct error *err)
+{
+    peer->setup = setup;
+    peer->counterpart = counterpart_new(setup->host, setup->key);
+    peer->acknowledgements = acknowledgements_new(setup->host, setup->key);
+    if (peer->counterpart == NULL || peer->acknowledgements == NULL)
+        return error_set(err, ERROR_RESOURCE_EXHAUSTED, "out of memory for counterpart '%s'",
+                         setup->host);
+    return 0;
+}
+
+struct tended *tended_new(struct tended_world *world, const struct setup_interface *setup,
+                          struct error *err)
+{
+    struct tended *tended = calloc(1, sizeof *tended);
+    struct tended_peer *peers = calloc(setup->peer_count + 1, sizeof *peers);
+    if (tended == NULL || peers == NULL) {
+        free(tended);
+        free(peers);
+        error_set(err, ERROR_RESOURCE_EXHAUSTED, "out of memory for interface '%s'", setup->name);
+        return NULL;
+    }
+    tended->world = world;
+    tended->setup = setup;
+    tended->peers = peers;
+    tended->follow_ms = INT64_MAX;
+    tended->dirty = true;
+    for (size_t i = 0; i < setup->peer_count; i++) {
+        tended->peer_count++;
+        if (make_peer(&peers[i], &setup->peers[i], err) != 0) {
+            tended_free(tended);
+            return NULL;
+        }
+    }
+    return tended;
+}
+
+static void close_interface(struct tended *tended)
+{
+    struct error err;
+    moves_close(tended->moves);
+    if (hold_close(tended->hold, &err) != 0 && err.code != ERROR_NOT_FOUND)
+        tended_say(tended, &err);
+    device_view_free(tended->there);
+    device_close(tended->device);
+    tended->moves = NULL;
+    tended->hold = NULL;
+    tended->there = NULL;
+    tended->device = NULL;
+    tended->present = false;
+    tended->follow_ms = INT64_MAX;
+}
+
+void tended_free(struct tended *tended)
+{
+    if (tended == NULL)
+        return;
+    close_interface(tended);
+    for (size_t i = 0; i < tended->peer_count; i++) {
+        counterpart_free(tended->peers[i].counterpart);
+        acknowledgements_free(tended->peers[i].acknowledgements);
+        sodium_memzero(tended->peers[i].secret, sizeof tended->peers[i].secret);
+    }
+    custody_view_free(tended->view);
+    free(tended->peers);
+    free(tended);
+}
+
+// ---- the interface ----
+
+// Where neither plug nor tbf can be had the rotation is done without holding, which may lose a few
+// packets: that is said, and recorded with the rotation.
+static void open_hold(struct tended *tended)
+{
+    static const enum hold_kind kinds[] = {
+        [SETUP_HOLD_AUTO] = HOLD_AUTO, [SETUP_HOLD_PLUG] = HOLD_PLUG, [SETUP_HOLD_TBF] = HOLD_TBF};
+    struct error err;
+    if (tended->world->registry == NULL || tended->setup->method == SETUP_METHOD_POLL)
+        return;
+    if (hold_open(&tended->hold, tended->setup->name, kinds[tended->setup->hold], HOLD_BYTES,
+                  &err) != 0) {
+        tended->hold = NULL;
+        error_prefix(&err, "packets cannot be held: a rotation may lose a few");
+        tended_say(tended, &err);
+    } else if (hold_attached_now(tended->hold)) {
+        tended_tell(tended,
+                    "qdisc %s attached to hold packets with (custody-applier up, before there is "
+                    "traffic, loses none)",
+                    hold_kind_name(hold_kind(tended->hold)));
+    }
+}
+
+static void open_moves(struct tended *tended)
+{
+    const struct setup_address *own = &tended->setup->move_address;
+    union device_endpoint address;
+    struct error err;
+    if (own->family == 0)
+        return;
+    memset(&address, 0, sizeof address);
+    if (own->family == AF_INET6) {
+        address.v6.sin6_family = AF_INET6;
+        address.v6.sin6_port = htons(tended->setup->move_port);
+        memcpy(&address.v6.sin6_addr, own->bytes, 16);
+    } else {
+        address.v4.sin_family = AF_INET;
+        address.v4.sin_port = htons(tended->setup->move_port);
+        memcpy(&address.v4.sin_addr, own->bytes, 4);
+    }
+    if (moves_open(&tended->moves, tended->setup->name, &address, &err) != 0) {
+        tended->moves = NULL;
+        tended_say(tended, &err);
+    }
+}
+
+void tended_find(struct tended *tended)
+{
+    const struct device_ops *ops =
+        device_select(tended->world->settings->backend, tended->setup->name);
+    struct device_identity identity;
+    struct error err;
+    bool found = ops->find(tended->setup->name, &identity, &err) == 0;
+    if (tended->present && found && device_identity_equal(&identity, &tended->identity))
+        return;
+    if (tended->present)
+        tended_tell(tended, "the interface is gone");
+    close_interface(tended);
+    if (!found || device_open(&tended->device, tended->setup->name,
+                              tended->world->settings->backend, &err) != 0) {
+        tended->device = NULL;
+        return;
+    }
+    tended->identity = identity;
+    tended->present = true;
+    tended->dirty = true;
+    open_hold(tended);
+    open_moves(tended);
+}
+
+int tended_read(struct tended *tended, struct error *err)
+{
+    struct device_view *view = NULL;
+    if (device_read(tended->device, &view, err) != 0)
+        return -1;
+    device_view_free(tended->there);
+    tended->there = view;
+    return 0;
+}
+
+int tended_ask(struct tended *tended, struct error *err)
+{
+    struct custody_error theirs = {0};
+    struct custody_view *view = NULL;
+    if (tended->world->custody == NULL)
+        return error_set(err, ERROR_UNAVAILABLE, "custodyd is not reached");
+    if (custody_get_view(tended->world->custody, tended->setup->key, &view, &theirs) != 0)
+        return tended_from_library(tended, &theirs, "asking for its state", err);
+    custody_view_free(tended->view);
+    tended->view = view;
+    return 0;
+}
+
+// ---- a pass ----
+
+static int tend_own_key(struct tended *tended, struct error *err)
+{
+    struct plan_own own = plan_for_own(tended->view, tended->there->public_key, tended->seen_before,
+                                       tended->has_ours ? tended->ours : NULL);
+    if (own.kind == PLAN_SET_KEY)
+        return rotation_set_key(tended, &own, err);
+    if (own.kind == PLAN_TAKE_OVER)
+        return rotation_take_over(tended, err);
+    if (own.kind == PLAN_NOTHING && own.generation != 0)
+        tended->seen_before = true;
+    return 0;
+}
+
+static int tend_rotation(struct tended *tended, const char *yield, struct error *err)
+{
+    struct plan_own own = plan_for_own(tended->view, tended->there->public_key, tended->seen_before,
+                                       tended->has_ours ? tended->ours : NULL);
+    if (own.kind != PLAN_ROTATE)
+        return 0;
+    return rotation_go_on(tended, yield, err);
+}
+
+// The steps of one pass, each with what the one before has left: the first failure ends it, but
+// what needs no registry is done before what needs one.
+static int pass(struct tended *tended, struct error *err)
+{
+    const char *yield = NULL;
+    struct error notes = {.code = ERROR_OK};
+    if (tended_ask(tended, err) != 0 && tended->view == NULL)
+        return -1;
+    if (tended_read(tended, err) != 0 || tend_own_key(tended, err) != 0)
+        return -1;
+    if (tended->world->registry == NULL || tended->dirty)
+        return 0;
+    int published = own_notes_tend(tended, &notes);
+    if (tended_read(tended, err) != 0 || counterparts_tend(tended, &yield, err) != 0)
+        return -1;
+    if (tended->dirty)
+        return 0; // look again first
+    if (published != 0) {
+        *err = notes;
+        if (tended->view->rotation_generation == 0)
+            return -1;
+    }
+    if (tend_rotation(tended, yield, err) != 0 || published != 0)
+        return -1;
+    return rotation_settle(tended, err);
+}
+
+void tended_pass(struct tended *tended)
+{
+    struct error err = {.code = ERROR_OK};
+    tended->due_ms = device_now_ms() + LOOK_MS;
+    tended->dirty = false;
+    if (!tended->present)
+        return;
+    if (pass(tended, &err) == 0) {
+        tended->failures = 0;
+        tended->last.message[0] = '\0';
+    } else {
+        tended_say(tended, &err);
+        int64_t due =
+            device_now_ms() + retry_wait_ms(false, ++tended->failures, randombytes_random());
+        if (due < tended->due_ms)
+            tended->due_ms = due;
+        if (err.code == ERROR_NOT_FOUND)
+            tended_find(tended);
+    }
+    if (tended->settle_ms != 0 && tended->settle_ms < tended->due_ms)
+        tended->due_ms = tended->settle_ms;
+    for (size_t i = 0; i < tended->peer_count && tended->present; i++)
+        if (tended->peers[i].watch && tended->follow_ms == INT64_MAX)
+            tended->follow_ms = 0;
+}
+
+// ---- following ----
+
+static bool watches(const struct tended *tended)
+{
+    for (size_t i = 0; i < tended->peer_count; i++)
+        if (tended->peers[i].watch)
+            return true;
+    return false;
+}
+
+void tended_follow(struct tended *tended)
+{
+    struct error err;
+    int64_t begun = device_now_ms();
+    if (!tended->present || tended->view == NULL || !watches(tended)) {
+        tended->follow_ms = counterparts_repeat(tended);
+        return;
+    }
+    if (tended_read(tended, &err) != 0 || counterparts_follow(tended, &err) != 0)
+        tended_say(tended, &err);
+    // Reading a device of many peers takes its time: no more than half of a core goes to it while a
+    // cutover is in flight, and a fiftieth while one may come.
+    int64_t now = device_now_ms(), took = now - begun;
+    bool hot = now < tended->hot_until_ms;
+    int64_t wait = hot ? (took > FOLLOW_HOT_MS ? took : FOLLOW_HOT_MS)
+                       : (50 * took > FOLLOW_COLD_MS ? 50 * took : FOLLOW_COLD_MS);
+    int64_t repeat = counterparts_repeat(tended);
+    tended->follow_ms = now + wait < repeat ? now + wait : repeat;
+}
+
+void tended_datagrams(struct tended *tended)
+{
+    struct move move;
+    union device_endpoint from;
+    while (tended->moves != NULL && moves_take(tended->moves, &move, &from) == 1)
+        counterparts_datagram(tended, &move, &from);
+}
