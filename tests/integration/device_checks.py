@@ -216,7 +216,7 @@ def many_peers(t, backend, dir):
         lines = []
         for i in range(320):
             lines.append(f"[Peer]\nPublicKey = {new_key()}\nPresharedKey = {new_key()}\nEndpoint = 192.0.2.9:{i + 1}\n"
-                         f"AllowedIPs = 10.9.{i // 256}.{i % 256}/32, " + ", ".join(f"fd0{n}:{i:x}::/64" for n in range(1, 7)))
+                         f"AllowedIPs = 10.9.{i // 256}.{i % 256}/32, " + ", ".join(f"fd0{n}:{i + 1:x}::/64" for n in range(1, 7)))
         (dir / "many").write_text("\n".join(lines) + "\n")
         t.a.wg("setconf", t.a.interface, dir / "many")
         shown = dump(t.a)
@@ -225,12 +225,12 @@ def many_peers(t, backend, dir):
         t.a.wg("setconf", t.a.interface, "/dev/null")
         words = [f"key={private_key(t.a)}"]
         expected = {}
-        for i in range(700):
+        for i in range(1, 701):
             key, ips = new_key(), [f"10.{10 + i // 256}.{i % 256}.0/24", f"fd00:{i:x}::/64"]
             expected[key] = set(ips)
             words += [f"peer={key}", f"psk={new_key()}", "endpoint=fd00::77:9", "keepalive=0", *(f"allowed={ip}" for ip in ips)]
         crowded = new_key()
-        expected[crowded] = {f"fd01:{i:x}::/64" for i in range(3000)}
+        expected[crowded] = {f"fd01:{i:x}::/64" for i in range(1, 3001)}
         words += [f"peer={crowded}", "replace", *(f"allowed={ip}" for ip in sorted(expected[crowded])), f"peer={new_key()}", "remove"]
         driver.ask("set", *words)
         shown = dump(t.a)
