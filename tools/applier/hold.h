@@ -41,9 +41,9 @@ enum hold_kind hold_kind(const struct hold *hold);
 // packets (0-5 were seen).
 bool hold_attached_now(const struct hold *hold);
 
-// From its return on, no packet reaches WireGuard. (tbf: the interface must be up; two packets of
-// our own go ahead, to a multicast address nobody listens on.) On failure nothing is held. Holding
-// already: nothing to do.
+// From its return on, no packet reaches WireGuard. (tbf: the interface must be up, its MTU must
+// stay what it is, and two empty packets of our own are sent, to a multicast address nobody listens
+// on.) On failure nothing is held. Holding already: nothing to do.
 int hold_begin(struct hold *hold, struct error *err);
 // Lets all go that waited, in their order. Not holding: nothing to do. On failure, try again: the
 // interface is still held.
@@ -59,8 +59,8 @@ int hold_pending(struct hold *hold, struct hold_pending *pending, struct error *
 // be held. NULL is fine.
 int hold_close(struct hold *hold, struct error *err);
 
-// Releases `interface` if a qdisc of ours is its root, for start-up; else does nothing. 0, or -1
-// with ERROR_NOT_FOUND (no such interface) or another error.
+// Releases `interface` if a qdisc of ours is its root, for start-up, and gives it the default
+// limit; else does nothing. 0, or -1 with ERROR_NOT_FOUND (no such interface) or another error.
 int hold_release_leftover(const char *interface, struct error *err);
 
 #endif

@@ -17,6 +17,7 @@
 
 #include "apply.h"
 #include "device.h"
+#include "hold.h"
 #include "name.h"
 #include "run.h"
 
@@ -42,7 +43,8 @@ enum {
     OPTION_GENERATION,
     OPTION_REASON,
     OPTION_TICKET,
-    OPTION_RATE
+    OPTION_RATE,
+    OPTION_HOLD
 };
 
 static const struct argp_option options[] = {
@@ -66,6 +68,12 @@ static const struct argp_option options[] = {
      "ask for at most N releases of a key in SECONDS (default 10/60); not more than the daemon's "
      "policy grants",
      3},
+    {NULL, 0, NULL, 0, "For up:", 4},
+    {"hold", OPTION_HOLD, "KIND", 0,
+     "auto (default: plug if the kernel has it, else tbf), plug or tbf: the qdisc that can hold "
+     "the "
+     "interface's packets",
+     4},
     {0},
 };
 
@@ -74,7 +82,8 @@ struct command_line {
     struct apply_task task;
     struct rate rate;
     const char *command;
-    bool for_apply, for_run; // an option of that command was given
+    bool for_apply, for_run, for_up; // an option of that command was given
+    enum hold_kind hold;
     struct run_target targets[TARGETS_MAX];
     char names[TARGETS_MAX][DEVICE_NAME_MAX + 1];
     size_t count;
@@ -130,18 +139,35 @@ static void take_target(struct command_line *line, const char *text, struct argp
             argp_error(state, "interface '%s' is named twice", name);
 }
 
+static void take_hold(struct command_line *line, const char *text, struct argp_state *state)
+{
+    int kind = hold_kind_from_name(text);
+    if (kind < 0)
+        argp_error(state, "--hold: '%s' is none of auto, plug, tbf", text);
+    line->hold = (enum hold_kind)kind;
+}
+
+static bool is_command(const struct command_line *line, const char *command)
+{
+    return line->command != NULL && strcmp(line->command, command) == 0;
+}
+
 static void check_line(struct command_line *line, struct argp_state *state)
 {
-    bool apply = line->command != NULL && strcmp(line->command, "apply") == 0;
+    bool apply = is_command(line, "apply"), up = is_command(line, "up");
     if (line->command == NULL || line->count == 0)
-        argp_error(
-            state,
-            "a command and an interface are needed: apply INTERFACE, or run INTERFACE[=KEY]...");
+        argp_error(state, "a command and an interface are needed: apply INTERFACE, run "
+                          "INTERFACE[=KEY]..., or up INTERFACE");
     if (apply && (line->count != 1 || line->targets[0].key != line->targets[0].interface))
         argp_error(state, "apply takes one INTERFACE; its key is named by --key");
-    if (apply ? line->for_run : line->for_apply)
-        argp_error(state, apply ? "--rate is for run"
-                                : "--key, --generation, --reason and --ticket are for apply");
+    if (up && (line->count != 1 || line->targets[0].key != line->targets[0].interface))
+        argp_error(state, "up takes one INTERFACE, and no key");
+    if (line->for_apply && !apply)
+        argp_error(state, "--key, --generation, --reason and --ticket are for apply");
+    if (line->for_run && !is_command(line, "run"))
+        argp_error(state, "--rate is for run");
+    if (line->for_up && !up)
+        argp_error(state, "--hold is for up");
     if (!apply)
         return;
     line->task.interface = line->targets[0].interface;
@@ -153,8 +179,8 @@ static void take_argument(struct command_line *line, const char *text, struct ar
 {
     if (line->command != NULL)
         take_target(line, text, state);
-    else if (strcmp(text, "apply") != 0 && strcmp(text, "run") != 0)
-        argp_error(state, "'%s' is no command: apply or run", text);
+    else if (strcmp(text, "apply") != 0 && strcmp(text, "run") != 0 && strcmp(text, "up") != 0)
+        argp_error(state, "'%s' is no command: apply, run or up", text);
     else
         line->command = text;
 }
@@ -164,6 +190,7 @@ static error_t take(int option, char *text, struct argp_state *state)
     struct command_line *line = state->input;
     line->for_apply |= option >= OPTION_KEY && option <= OPTION_TICKET;
     line->for_run |= option == OPTION_RATE;
+    line->for_up |= option == OPTION_HOLD;
     switch (option) {
     case OPTION_SOCKET:
         line->settings.socket = text;
@@ -198,6 +225,9 @@ static error_t take(int option, char *text, struct argp_state *state)
     case OPTION_RATE:
         if (rate_parse(&line->rate, text) != 0)
             argp_error(state, "--rate: '%s' is not N/SECONDS (N at most %d)", text, RATE_MAX);
+        return 0;
+    case OPTION_HOLD:
+        take_hold(line, text, state);
         return 0;
     case ARGP_KEY_ARG:
         take_argument(line, text, state);
@@ -263,18 +293,36 @@ static int do_run(struct command_line *line)
     return EXIT_REFUSED;
 }
 
+static int do_up(const struct command_line *line)
+{
+    const char *interface = line->targets[0].interface;
+    struct error err = {.code = ERROR_OK};
+    struct hold *hold;
+    if (hold_open(&hold, interface, line->hold, HOLD_LIMIT_DEFAULT, &err) == 0) {
+        printf("%s: %s qdisc %s\n", interface, hold_kind_name(hold_kind(hold)),
+               hold_attached_now(hold) ? "attached" : "is there already");
+        if (hold_close(hold, &err) == 0)
+            return fflush(stdout) == 0 ? EXIT_SET : EXIT_REFUSED;
+    }
+    fprintf(stderr, "custody-applier: %s\n", err.message);
+    return err.code == ERROR_NOT_FOUND ? EXIT_NO_DEVICE : EXIT_REFUSED;
+}
+
 int main(int argc, char **argv)
 {
     static const struct argp argp = {
         .options = options,
         .parser = take,
-        .args_doc = "apply INTERFACE\nrun INTERFACE[=KEY]...",
-        .doc = "Takes WireGuard private keys from custodyd and sets them on interfaces."
-               "\vapply sets one key and ends; run stays, and sets each key at start, when its "
-               "interface appears "
-               "again, and on SIGHUP. Exit: 0 set and confirmed, 1 refused or failed, 2 usage, 3 "
-               "custodyd not "
-               "reached, 4 no such interface.",
+        .args_doc = "apply INTERFACE\nrun INTERFACE[=KEY]...\nup INTERFACE",
+        .doc =
+            "Takes WireGuard private keys from custodyd and sets them on interfaces."
+            "\vapply sets one key and ends; run stays, and sets each key at start, when its "
+            "interface appears "
+            "again, and on SIGHUP. up makes an interface ready to have its packets held while its "
+            "key is changed, before there is traffic. Exit: 0 set and confirmed, 1 refused or "
+            "failed, 2 usage, 3 "
+            "custodyd not "
+            "reached, 4 no such interface.",
     };
     static struct command_line line = {
         .settings = {.log_vkey_file = SYSCONFDIR "/custody/log.vkey"},
@@ -288,5 +336,7 @@ int main(int argc, char **argv)
         fputs("custody-applier: libsodium cannot start\n", stderr);
         return EXIT_REFUSED;
     }
-    return strcmp(line.command, "apply") == 0 ? do_apply(&line) : do_run(&line);
+    return is_command(&line, "apply") ? do_apply(&line)
+           : is_command(&line, "up")  ? do_up(&line)
+                                      : do_run(&line);
 }

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Packets held above wireguard-go and let go, by the qdiscs that this kernel has. (Both kinds: tests/kernel.)"""
+
+import os
+import pathlib
+import shutil
+
+import pytest
+
+import device_checks
+import tunnel as tunnel_module
+from tunnel import Tunnel, ip
+
+pytestmark = pytest.mark.skipif(tunnel_module.missing() is not None or not shutil.which("tc"),
+                                reason=str(tunnel_module.missing() or "tc is not installed"))
+
+
+def kernel_has(kind):
+    """Whether the kernel takes that qdisc: tried on a device of our own."""
+    name, netns = "try0", f"custody-q{os.getpid()}"
+    options = {"plug": (), "tbf": ("rate", "1mbit", "burst", "1600", "limit", "1600")}[kind]
+    ip("netns", "add", netns)
+    try:
+        ip("-n", netns, "link", "add", name, "type", "veth", "peer", "name", "try1")
+        return ip("netns", "exec", netns, "tc", "qdisc", "add", "dev", name, "root", kind, *options, check=False).returncode == 0
+    finally:
+        ip("netns", "del", netns)
+
+
+@pytest.fixture(scope="module")
+def joined(tmp_path_factory):
+    with Tunnel(tmp_path_factory.mktemp("tunnel")) as t:
+        yield t
+
+
+@pytest.mark.parametrize("kind", ["plug", "tbf"])
+@pytest.mark.parametrize("check", device_checks.HOLD_CHECKS, ids=lambda check: check.__name__)
+def test_hold(joined, check, kind, tmp_path):
+    if not kernel_has(kind):
+        pytest.skip(f"this kernel has no sch_{kind}")
+    check(joined, kind, pathlib.Path(tmp_path))
+
+
+def test_auto_takes_what_the_kernel_has(joined):
+    wanted = next((kind for kind in ("plug", "tbf") if kernel_has(kind)), None)
+    if wanted is None:
+        pytest.skip("this kernel has neither sch_plug nor sch_tbf")
+    with device_checks.no_qdisc(joined.a), device_checks.Driver(joined.a, "none") as driver:
+        assert driver.ask("hold", "auto", 1 << 20) == f"{wanted} attached"
+        if wanted == "tbf":
+            code, words = device_checks.refusal(driver.ask, "hold", "plug", 1 << 20)
+            assert code == "FAILED_PRECONDITION" and "our tbf" in words
+
+
+def test_tbf_says_that_the_interface_is_down(joined):
+    if not kernel_has("tbf"):
+        pytest.skip("this kernel has no sch_tbf")
+    end = joined.a
+    with device_checks.no_qdisc(end), device_checks.Driver(end, "none") as driver:
+        driver.ask("hold", "tbf", 1 << 20)
+        end.run("ip", "link", "set", end.interface, "down")
+        try:
+            code, words = device_checks.refusal(driver.ask, "begin")
+            assert code == "FAILED_PRECONDITION" and "is it up" in words
+        finally:
+            end.run("ip", "link", "set", end.interface, "up")
+            end.run("ip", "addr", "replace", f"{end.inner}/24", "dev", end.interface)
+        with device_checks.Traffic(joined) as traffic:
+            traffic.send(3)
+            traffic.arrive(3)
