@@ -9,7 +9,7 @@
 
 #include "registry.h"
 
-#define REFUSAL_MESSAGE_MAX 384 // bytes, with the NUL
+#define REFUSAL_MESSAGE_MAX ERROR_MESSAGE_MAX
 #define REFUSAL_DIGEST_SIZE 32
 
 enum refusal_kind {
