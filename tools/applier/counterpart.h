@@ -39,9 +39,9 @@ struct counterpart_says {
     struct bundle pre_active; // generation above the active one's, not below the current one
     struct counterpart_ended ended[COUNTERPART_NOTES_MAX]; // by generation
     size_t ended_count;
-    int64_t fresh_us; // of the newest freshness note that was verified; 0 = none ever
-    bool stale;       // that is older than max-stale, or there is none
-    bool withheld;    // the freshness note names a bundle that the registry does not show
+    struct freshness fresh; // the newest that was ever believed; time 0 = none
+    bool stale;             // that is older than max-stale, or there is none
+    bool withheld;          // it names a bundle that the registry does not show: stage nothing new
 };
 
 // How times are judged.
@@ -51,13 +51,21 @@ struct counterpart_times {
     int64_t max_stale_us;
 };
 
+// A freshness note that was verified.
+struct counterpart_fresh {
+    struct freshness freshness;
+    char path[REGISTRY_PATH_MAX + 1];
+    uint8_t digest[REFUSAL_DIGEST_SIZE];
+};
+
 // All that a judgement is made of. Nothing is kept of it.
 struct counterpart_evidence {
     const char *host, *key;          // the counterpart's
     const struct custody_view *view; // of our own key: who was staged, moved to, retired
     const struct counterpart_bundle *bundles;
     size_t bundle_count;
-    const struct freshness *fresh; // verified and about this host and key; NULL = none
+    const struct counterpart_fresh *fresh; // NULL = none is there
+    const struct freshness *seen;          // the newest that was believed before; NULL = none
     struct counterpart_times times;
 };
 

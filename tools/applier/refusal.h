@@ -9,7 +9,7 @@
 
 #include "registry.h"
 
-#define REFUSAL_MESSAGE_MAX 384 // bytes, with the NUL
+#define REFUSAL_MESSAGE_MAX ERROR_MESSAGE_MAX
 #define REFUSAL_DIGEST_SIZE 32
 
 enum refusal_kind {
@@ -42,14 +42,14 @@ struct refusal {
 #define REFUSALS_MAX        32  // of one look; beyond them only `dropped` counts
 #define REFUSALS_REMEMBERED 256 // told ones that are known again
 
-// The refusals of one look, and the memory of those before.
+// The refusals of one look, and the memory of those before. Begins all zeros.
 struct refusals {
     size_t count;
-    struct refusal items[REFUSALS_MAX];
-    size_t dropped;
-    uint64_t total; // told since the start
-    // (path, kind, digest) of what was told, the oldest overwritten first
-    uint8_t remembered[REFUSALS_REMEMBERED][REFUSAL_DIGEST_SIZE];
+    struct refusal *items; // room for REFUSALS_MAX, made at the first; NULL before
+    size_t dropped;        // that found no room in this look
+    uint64_t total;        // different ones since the start
+    // SHA-256 of kind, path and digest of what was told, the oldest overwritten first.
+    uint8_t (*remembered)[REFUSAL_DIGEST_SIZE]; // room for REFUSALS_REMEMBERED, or NULL
     size_t remembered_count, remembered_next;
 };
 
@@ -59,5 +59,6 @@ void refusals_begin(struct refusals *refusals);
 void refusals_add(struct refusals *refusals, enum refusal_kind kind, const char *path,
                   const uint8_t *digest, const char *format, ...)
     __attribute__((format(printf, 5, 6)));
+void refusals_free(struct refusals *refusals);
 
 #endif
