@@ -176,7 +176,7 @@ static int publish(struct vault *vault, const struct record *record,
     bundle_from_record(&bundle, record);
     if (bundle_format(&bundle, text) < 0)
         return error_set(err, ERROR_INVALID_ARGUMENT, "a bundle's time is out of range");
-    return sign_note(&vault->host_signer, vault->token, text, result->bundle, &length, err);
+    return sign_note(&vault->host_signer, vault->token, text, result->note, &length, err);
 }
 
 static int adopt(struct vault *vault, const struct record *record, struct error *err)

@@ -166,7 +166,7 @@ static json_t *describe_body(const struct keeper_reply *reply)
     case KEEPER_ENTRY:
         return json_pack("{s:i, s:o, s:s}", "index", (int)reply->body.result.index, "box",
                          hex(reply->body.result.box, KEEPER_BOX_SIZE), "bundle",
-                         reply->body.result.bundle);
+                         reply->body.result.note);
     case KEEPER_COMMIT:
         return json_pack("{s:I, s:s}", "size", (json_int_t)reply->body.committed.size, "checkpoint",
                          reply->body.committed.checkpoint);
