@@ -305,10 +305,117 @@ static int check_grant(cfg_t *parent, cfg_opt_t *option)
     return -1;
 }
 
+// ---- a key's times ----
+
+#define DAY_S 86400L
+
+struct times {
+    long lifetime, grace, window, jitter, psk_lifetime;
+};
+
+// What `risk` stands for: how long a private key is in use, and what goes with that.
+static const struct preset {
+    const char *risk;
+    struct times times;
+} presets[] = {
+    {"hourly", {3600, 300, 60, 300, 3600}},
+    {"daily", {DAY_S, 3600, 120, 3600, DAY_S}},
+    {"weekly", {7 * DAY_S, 3600, 300, 6 * 3600, 7 * DAY_S}},
+    {"monthly", {30 * DAY_S, DAY_S, 300, DAY_S, 30 * DAY_S}},
+};
+static const struct times no_preset = {0, 300, 60, 0, 0};
+
+static const struct times *find_preset(const char *risk)
+{
+    for (size_t i = 0; i < sizeof(presets) / sizeof(presets[0]); i++)
+        if (strcmp(presets[i].risk, risk) == 0)
+            return &presets[i].times;
+    return NULL;
+}
+
+static int check_risk(cfg_t *section, cfg_opt_t *option)
+{
+    if (note_seen(section, cfg_opt_name(option)) != 0)
+        return -1;
+    if (find_preset(cfg_opt_getnstr(option, 0)) != NULL)
+        return 0;
+    cfg_error(section, "'risk' is '%s': it must be hourly, daily, weekly or monthly",
+              cfg_opt_getnstr(option, 0));
+    return -1;
+}
+
+static int check_lifetime(cfg_t *section, cfg_opt_t *option)
+{
+    return check_number(section, option, 5, 10L * 366 * DAY_S);
+}
+
+static int check_window(cfg_t *section, cfg_opt_t *option)
+{
+    return check_number(section, option, 1, 3600);
+}
+
+static int check_jitter(cfg_t *section, cfg_opt_t *option)
+{
+    return check_number(section, option, 0, 366 * DAY_S);
+}
+
+static long number_or(cfg_t *section, const char *option, long otherwise)
+{
+    long value = cfg_getint(section, option);
+    return value != OPTION_UNSET ? value : otherwise;
+}
+
+static struct times read_times(cfg_t *section)
+{
+    const char *risk = cfg_getstr(section, "risk");
+    const struct times *preset = risk != NULL ? find_preset(risk) : &no_preset;
+    return (struct times){
+        .lifetime = number_or(section, "lifetime", preset->lifetime),
+        .grace = number_or(section, "grace", preset->grace),
+        .window = number_or(section, "window", preset->window),
+        .jitter = number_or(section, "jitter", preset->jitter),
+        .psk_lifetime = number_or(section, "psk-lifetime", preset->psk_lifetime),
+    };
+}
+
+// A bundle is good for longer than the key is in use.
+static long read_not_after(cfg_t *section, const struct times *times)
+{
+    long least = 2 * times->lifetime;
+    return number_or(section, "not-after", least > 30 * DAY_S ? least : 30 * DAY_S);
+}
+
+static int check_times(cfg_t *section)
+{
+    struct times times = read_times(section);
+    if (times.lifetime == 0 && times.jitter == 0)
+        return 0;
+    if (times.lifetime == 0)
+        cfg_error(section, "key '%s' has 'jitter' but no 'lifetime' that it is taken from",
+                  cfg_title(section));
+    else if (times.jitter > times.lifetime / 2)
+        cfg_error(section, "key '%s': 'jitter' is %ld: it must be at most half of the lifetime, %ld",
+                  cfg_title(section), times.jitter, times.lifetime);
+    else if (times.window + times.grace > times.lifetime - times.jitter)
+        cfg_error(section,
+                  "key '%s': 'window' and 'grace' are %ld and %ld: together with 'jitter', %ld, "
+                  "they must be at most the lifetime, %ld",
+                  cfg_title(section), times.window, times.grace, times.jitter, times.lifetime);
+    else if (read_not_after(section, &times) < times.lifetime)
+        cfg_error(section, "key '%s': 'not-after' is %ld: it must be at least the lifetime, %ld",
+                  cfg_title(section), read_not_after(section, &times), times.lifetime);
+    else
+        return 0;
+    return -1;
+}
+
 static int check_key(cfg_t *parent, cfg_opt_t *option)
 {
+    cfg_t *section = cfg_opt_getnsec(option, cfg_opt_size(option) - 1);
     (void)parent;
-    return check_title(cfg_opt_getnsec(option, cfg_opt_size(option) - 1));
+    if (check_title(section) != 0)
+        return -1;
+    return check_times(section);
 }
 
 static int check_keeper(cfg_t *parent, cfg_opt_t *option)
@@ -371,8 +478,13 @@ static cfg_t *make_parser(void)
         CFG_END(),
     };
     cfg_opt_t key_options[] = {
-        CFG_INT("not-after", 30 * 86400, CFGF_NONE),
-        CFG_INT("grace", 300, CFGF_NONE),
+        CFG_STR("risk", NULL, CFGF_NONE),
+        UNSET_INT("not-after"),
+        UNSET_INT("lifetime"),
+        UNSET_INT("grace"),
+        UNSET_INT("window"),
+        UNSET_INT("jitter"),
+        UNSET_INT("psk-lifetime"),
         CFG_SEC("grant", grant_options, TITLED),
         CFG_END(),
     };
@@ -435,7 +547,12 @@ static void set_checks(cfg_t *cfg)
         {"auditor|unit", check_unit},
         {"key", check_key},
         {"key|not-after", check_seconds},
+        {"key|risk", check_risk},
+        {"key|lifetime", check_lifetime},
         {"key|grace", check_seconds},
+        {"key|window", check_window},
+        {"key|jitter", check_jitter},
+        {"key|psk-lifetime", check_seconds},
         {"key|grant", check_grant},
         {"key|grant|uid", check_id},
         {"key|grant|gid", check_id},
@@ -475,8 +592,13 @@ static int copy_principals(struct config_principal **principals, size_t *count, 
 static int copy_key(struct config_key *key, cfg_t *section)
 {
     snprintf(key->name, sizeof(key->name), "%s", cfg_title(section));
-    key->not_after_s = (uint32_t)cfg_getint(section, "not-after");
-    key->grace_s = (uint32_t)cfg_getint(section, "grace");
+    struct times times = read_times(section);
+    key->not_after_s = (uint32_t)read_not_after(section, &times);
+    key->lifetime_s = (uint32_t)times.lifetime;
+    key->grace_s = (uint32_t)times.grace;
+    key->window_s = (uint32_t)times.window;
+    key->jitter_s = (uint32_t)times.jitter;
+    key->psk_lifetime_s = (uint32_t)times.psk_lifetime;
     key->grant_count = cfg_size(section, "grant");
     key->grants = calloc(key->grant_count + 1, sizeof(*key->grants));
     if (key->grants == NULL)
@@ -677,6 +799,20 @@ const struct config_key *config_find_key(const struct config *config, const char
         if (strcmp(config->keys[i].name, name) == 0)
             return &config->keys[i];
     return NULL;
+}
+
+bool config_key_warning(const struct config_key *key, char text[CONFIG_WARNING_SIZE])
+{
+    for (size_t i = 0; i < key->grant_count; i++)
+        if (key->grants[i].reasons & 1u << REASON_ROTATION)
+            return false;
+    if (key->lifetime_s == 0)
+        return false;
+    snprintf(text, CONFIG_WARNING_SIZE,
+             "key '%s' has a lifetime, but no grant for ROTATION: nobody could carry a rotation "
+             "out, and none is started by schedule",
+             key->name);
+    return true;
 }
 
 void config_take_policy(struct config *config, struct config *fresh)

@@ -42,8 +42,12 @@ struct config_grant {
 
 struct config_key {
     char name[KEY_MAX + 1];
-    uint32_t not_after_s; // how long a published bundle is good for
-    uint32_t grace_s;     // how long a deactivated generation may come back
+    uint32_t not_after_s;    // how long a published bundle is good for
+    uint32_t lifetime_s;     // from activation to the next rotation; 0: none by schedule
+    uint32_t grace_s;        // how long a deactivated generation may come back; then it is destroyed
+    uint32_t window_s;       // in which a rotation is confirmed, else it is rolled back
+    uint32_t jitter_s;       // a rotation comes up to so much earlier
+    uint32_t psk_lifetime_s; // of preshared keys; 0: they are not rotated
     struct config_grant *grants;
     size_t grant_count;
 };
@@ -96,6 +100,11 @@ void config_free(struct config *config);
 // the digest) from `fresh` into `config`; `fresh` is left with what `config` had of these, to be
 // freed.
 void config_take_policy(struct config *config, struct config *fresh);
+
+// What is allowed, but can hardly be meant: a key that has a lifetime and no grant for ROTATION.
+// False where nothing is; else `text` says what.
+#define CONFIG_WARNING_SIZE 256
+bool config_key_warning(const struct config_key *key, char text[CONFIG_WARNING_SIZE]);
 
 // NULL where the key is not declared.
 const struct config_key *config_find_key(const struct config *config, const char *name);

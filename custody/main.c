@@ -91,6 +91,11 @@ static int check_config(const char *path)
     }
     printf("%s: host %s, %zu key(s), %zu operator(s), %zu auditor(s)\n", path, config->host,
            config->key_count, config->operator_count, config->auditor_count);
+    for (size_t i = 0; i < config->key_count; i++) {
+        char text[CONFIG_WARNING_SIZE];
+        if (config_key_warning(&config->keys[i], text))
+            fprintf(stderr, "custodyd: %s: warning: %s\n", path, text);
+    }
     config_free(config);
     return EXIT_SUCCESS;
 }

@@ -200,6 +200,11 @@ static void find_warnings(const struct daemon *daemon, struct warnings *warnings
                        "together with the log goes unnoticed");
     if (daemon->config->approvals_by_uid)
         warn(warnings, "operators approve by their uid alone: whoever is root is every operator");
+    for (size_t i = 0; i < daemon->config->key_count; i++) {
+        char text[CONFIG_WARNING_SIZE];
+        if (config_key_warning(&daemon->config->keys[i], text))
+            warn(warnings, "%s", text);
+    }
     projection_warning(daemon->projection, projection);
     if (projection[0] != '\0')
         warn(warnings, "%s", projection);

@@ -18,6 +18,10 @@ struct custody {
     struct connection *connection; // NULL once it has ended
     int timeout_ms;
     uint64_t last_id;
+    // The watch: its request's id (0: none is open), and its answer once that came.
+    uint64_t watch_id;
+    bool watch_answered;
+    struct error watch_refused; // the code is ERROR_OK where it was not
     bool pinned;
     struct note_key log_key;
     char host[HOST_MAX + 1];
@@ -115,13 +119,21 @@ static int client_send(struct custody *custody, Custody__V1__Request *request, i
     return 0;
 }
 
-static int client_receive(struct custody *custody, uint64_t id, int64_t deadline,
-                          Custody__V1__Response **answer, struct error *err)
+// What came about the watch is kept until custody_watch_take.
+static void keep_watch(struct custody *custody, const Custody__V1__Response *answer)
 {
-    const uint8_t *message = NULL;
-    size_t length = 0;
-    if (connection_receive(custody->connection, deadline, &message, &length, err) < 0)
-        return client_end(custody);
+    custody->watch_id = 0;
+    custody->watch_answered = true;
+    custody->watch_refused.code = ERROR_OK;
+    if (answer->code != CUSTODY__V1__CODE__OK)
+        client_refused(answer, &custody->watch_refused);
+}
+
+// Takes in a frame. Returns 1 with the answer to request `id`, which is for client_free, 0 when it
+// was the watch's, -1 when it is neither.
+static int client_take(struct custody *custody, uint64_t id, const uint8_t *message, size_t length,
+                       Custody__V1__Response **answer, struct error *err)
+{
     *answer = custody__v1__response__unpack(NULL, length, message);
     if (*answer == NULL)
         return client_bad_answer(custody, "is not a message of the protocol", err);
@@ -130,9 +142,34 @@ static int client_receive(struct custody *custody, uint64_t id, int64_t deadline
         client_refused(*answer, err);
         return client_end(custody);
     }
-    if ((*answer)->id != id)
+    if (id != 0 && (*answer)->id == id)
+        return 1;
+    if (custody->watch_id == 0 || (*answer)->id != custody->watch_id)
         return client_bad_answer(custody, "is to another request than ours", err);
+    keep_watch(custody, *answer);
+    client_free(*answer);
+    *answer = NULL;
     return 0;
+}
+
+static int client_receive(struct custody *custody, uint64_t id, int64_t deadline,
+                          Custody__V1__Response **answer, struct error *err)
+{
+    int taken = 0;
+    while (taken == 0) {
+        const uint8_t *message = NULL;
+        size_t length = 0;
+        if (connection_receive(custody->connection, deadline, &message, &length, err) < 0)
+            return client_end(custody);
+        taken = client_take(custody, id, message, length, answer, err);
+    }
+    return taken < 0 ? -1 : 0;
+}
+
+static int client_ended(struct error *err)
+{
+    return error_set(err, ERROR_UNAVAILABLE,
+                     "the connection to custodyd has ended: connect again");
 }
 
 static int call_until(struct custody *custody, int64_t deadline, Custody__V1__Request *request,
@@ -142,8 +179,7 @@ static int call_until(struct custody *custody, int64_t deadline, Custody__V1__Re
 {
     *answer = NULL;
     if (custody->connection == NULL)
-        return error_set(err, ERROR_UNAVAILABLE,
-                         "the connection to custodyd has ended: connect again");
+        return client_ended(err);
     if (client_send(custody, request, deadline, err) < 0 ||
         client_receive(custody, request->id, deadline, answer, err) < 0)
         goto cleanup;
@@ -178,6 +214,75 @@ int client_call_either(struct custody *custody, Custody__V1__Request *request,
     return call_until(custody, connection_deadline(custody->timeout_ms), request, expected, other,
                       answer, err);
 }
+
+// ---- the watch ----
+
+#define WATCH_MS 60000 // the longest that custodyd lets one wait
+
+int custody_watch(struct custody *custody, uint64_t after, struct custody_error *err)
+{
+    struct error error;
+    Custody__V1__WatchKeys body = CUSTODY__V1__WATCH_KEYS__INIT;
+    body.after = after;
+    body.timeout_ms = WATCH_MS;
+    Custody__V1__Request request = CUSTODY__V1__REQUEST__INIT;
+    request.body_case = CUSTODY__V1__REQUEST__BODY_WATCH_KEYS;
+    request.watch_keys = &body;
+    if (custody->connection == NULL) {
+        client_ended(&error);
+        return client_fail(&error, err);
+    }
+    if (custody->watch_id != 0 || custody->watch_answered) {
+        error_set(&error, ERROR_FAILED_PRECONDITION,
+                  "a watch is open already: take its answer first");
+        return client_fail(&error, err);
+    }
+    if (client_send(custody, &request, connection_deadline(custody->timeout_ms), &error) < 0)
+        return client_fail(&error, err);
+    custody->watch_id = request.id;
+    return 0;
+}
+
+int custody_fd(const struct custody *custody)
+{
+    return custody->connection != NULL ? connection_fd(custody->connection) : -1;
+}
+
+// Takes in what is there without waiting for more.
+static int watch_look(struct custody *custody, struct error *err)
+{
+    while (!custody->watch_answered) {
+        const uint8_t *message = NULL;
+        size_t length = 0;
+        Custody__V1__Response *answer = NULL;
+        if (custody->connection == NULL)
+            return client_ended(err);
+        int found = connection_poll(custody->connection, &message, &length, err);
+        if (found == 0)
+            return 0;
+        if (found < 0)
+            return client_end(custody);
+        int taken = client_take(custody, 0, message, length, &answer, err);
+        if (taken != 0) {
+            client_free(answer);
+            return -1;
+        }
+    }
+    return 0;
+}
+
+int custody_watch_take(struct custody *custody, struct custody_error *err)
+{
+    struct error error;
+    if (watch_look(custody, &error) < 0)
+        return client_fail(&error, err);
+    if (!custody->watch_answered)
+        return 0;
+    custody->watch_answered = false;
+    return custody->watch_refused.code != ERROR_OK ? client_fail(&custody->watch_refused, err) : 1;
+}
+
+// ---- connecting ----
 
 static int client_hello(struct custody *custody, int64_t deadline, const char *name,
                         struct error *err)

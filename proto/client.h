@@ -42,4 +42,16 @@ int client_fail(const struct error *err, struct custody_error *out);
 // The request's string field for `text`, "" for NULL. protobuf-c wants a char *, and only reads it.
 char *client_string(const char *text);
 
+// Copies a generation; false when a field is missing or does not fit.
+bool client_key(struct custody_key *out, const Custody__V1__Key *key);
+
+// Copies a signed note of an answer into `out` (NULL: it is not wanted) of `size` bytes. -1 with
+// `err` where it does not fit.
+int client_note(char *out, size_t size, const char *note, struct error *err);
+
+// Ends a call that got its answer: frees that, and when it was not `sound` says so and ends the
+// connection.
+int client_finish(struct custody *custody, Custody__V1__Response *answer, bool sound,
+                  struct custody_error *err);
+
 #endif

@@ -199,32 +199,30 @@ int connection_send(struct connection *connection, size_t length, int64_t deadli
     return 0;
 }
 
-// Reads what is there, at least one byte.
-static int receive_more(struct connection *connection, int64_t deadline, struct error *err)
+// Reads what is there. Returns 1, 0 when that is nothing, -1 on failure.
+static int read_some(struct connection *connection, struct error *err)
 {
     for (;;) {
         ssize_t n = recv(connection->fd, connection->incoming + connection->received,
                          sizeof(connection->incoming) - connection->received, 0);
         if (n > 0) {
             connection->received += (size_t)n;
-            return 0;
+            return 1;
         }
         if (n == 0 || errno == ECONNRESET)
             return error_set(err, ERROR_UNAVAILABLE, "%s: custodyd closed the connection%s",
                              connection->path,
                              connection->received > 0 ? " in the middle of an answer" : "");
-        if (errno == EAGAIN) {
-            if (wait_for(connection, POLLIN, deadline, err) < 0)
-                return -1;
-        } else if (errno != EINTR) {
+        if (errno == EAGAIN)
+            return 0;
+        if (errno != EINTR)
             return error_set(err, ERROR_UNAVAILABLE, "%s: cannot receive: %s", connection->path,
                              strerror(errno));
-        }
     }
 }
 
-int connection_receive(struct connection *connection, int64_t deadline, const uint8_t **message,
-                       size_t *length, struct error *err)
+int connection_poll(struct connection *connection, const uint8_t **message, size_t *length,
+                    struct error *err)
 {
     connection->received -= connection->consumed;
     memmove(connection->incoming, connection->incoming + connection->consumed,
@@ -240,10 +238,28 @@ int connection_receive(struct connection *connection, int64_t deadline, const ui
         }
         if (found > 0)
             break;
-        if (receive_more(connection, deadline, err) < 0)
-            return -1;
+        int more = read_some(connection, err);
+        if (more <= 0)
+            return more;
     }
     *message = connection->incoming + FRAME_HEADER_SIZE;
     connection->consumed = FRAME_HEADER_SIZE + *length;
-    return 0;
+    return 1;
+}
+
+int connection_receive(struct connection *connection, int64_t deadline, const uint8_t **message,
+                       size_t *length, struct error *err)
+{
+    for (;;) {
+        int found = connection_poll(connection, message, length, err);
+        if (found != 0)
+            return found < 0 ? -1 : 0;
+        if (wait_for(connection, POLLIN, deadline, err) < 0)
+            return -1;
+    }
+}
+
+int connection_fd(const struct connection *connection)
+{
+    return connection->fd;
 }

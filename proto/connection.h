@@ -31,4 +31,11 @@ int connection_send(struct connection *connection, size_t length, int64_t deadli
 int connection_receive(struct connection *connection, int64_t deadline, const uint8_t **message,
                        size_t *length, struct error *err);
 
+// The same without waiting: returns 1 with a message, 0 when no whole one is there yet, -1 on
+// failure.
+int connection_poll(struct connection *connection, const uint8_t **message, size_t *length,
+                    struct error *err);
+// The socket, for poll().
+int connection_fd(const struct connection *connection);
+
 #endif

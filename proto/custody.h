@@ -242,6 +242,17 @@ struct custody_peer {
     int64_t staged_us, moved_us, retired_us; // 0 = never
 };
 
+// A record about the rotation that began last, as far as custodyd has seen it since it was started.
+struct custody_step {
+    uint64_t seq;
+    int64_t time_us;
+    char event[32];      // of the record: "peer.acknowledged"
+    uint64_t generation; // of the key, or in peer.* of the counterpart's
+    char peer[64], peer_key[64];
+    enum custody_peer_state peer_state; // in peer.acknowledged; else 0
+    char detail[512];
+};
+
 // All that an applier needs to know of a key.
 struct custody_view {
     char key[64];
@@ -263,18 +274,23 @@ struct custody_view {
     uint32_t lifetime_s, grace_s, window_s, jitter_s, psk_lifetime_s, not_after_s;
     int64_t next_rotation_us; // 0 = none is due ever
     uint64_t seq;             // for custody_watch
+    struct custody_step *steps; // oldest first
+    size_t step_count;
 };
 CUSTODY_API int custody_get_view(struct custody *custody, const char *key,
                                  struct custody_view **out, struct custody_error *err);
 CUSTODY_API void custody_view_free(struct custody_view *view);
 
 // Asks to be told of the next change after `after` (a view's seq), without waiting: the answer
-// comes on the connection's descriptor. One watch at a time; other calls may be made meanwhile.
+// comes on the connection's descriptor. One watch at a time; other calls may be made meanwhile. It
+// is answered after a minute at the latest, also where nothing has changed.
 CUSTODY_API int custody_watch(struct custody *custody, uint64_t after, struct custody_error *err);
-// For poll(): readable when custody_watch_take may have something.
+// For poll(): readable when custody_watch_take may have something that it had not when it was called
+// last. A call that was made in between may have read the watch's answer already: call
+// custody_watch_take once more before waiting. -1 once the connection is lost.
 CUSTODY_API int custody_fd(const struct custody *custody);
-// 1 when the watch was answered (then ask for views and watch again), 0 when not yet, -1 when the
-// connection is lost. Never blocks.
+// 1 when the watch was answered (then ask for views and watch again), 0 when not yet or none is
+// open, -1 when the connection is lost or custodyd refused to watch. Never blocks.
 CUSTODY_API int custody_watch_take(struct custody *custody, struct custody_error *err);
 
 // How the open rotation ended. Durable on return; asking again what was done already is fine.

@@ -32,7 +32,7 @@ const char *custody_key_state_name(enum custody_key_state state)
 
 // ---- from the wire's messages to the caller's structs; false when a field does not fit ----
 
-static bool take_key(struct custody_key *out, const Custody__V1__Key *key)
+bool client_key(struct custody_key *out, const Custody__V1__Key *key)
 {
     memset(out, 0, sizeof(*out));
     if (key->public_key.len != sizeof(out->public_key) ||
@@ -101,9 +101,20 @@ static bool take_status(struct custody_status *out, const Custody__V1__Status *s
            take_token(&out->token, status->token);
 }
 
-// Ends a call that got its answer: frees that, and when it was not `sound` says so and ends the
-// connection.
-static int finish(struct custody *custody, Custody__V1__Response *answer, bool sound,
+int client_note(char *out, size_t size, const char *note, struct error *err)
+{
+    size_t length = strlen(note);
+    if (out == NULL)
+        return 0;
+    if (length >= size)
+        return error_set(err, ERROR_INVALID_ARGUMENT,
+                         "the signed note of %zu bytes does not fit the %zu given for it", length,
+                         size);
+    memcpy(out, note, length + 1);
+    return 0;
+}
+
+int client_finish(struct custody *custody, Custody__V1__Response *answer, bool sound,
                   struct custody_error *err)
 {
     struct error error;
@@ -131,7 +142,7 @@ int custody_report_outcome(struct custody *custody, const char *lease, bool appl
     if (client_call(custody, &request, CUSTODY__V1__RESPONSE__BODY_OUTCOME_RECORDED, &answer,
                     &error) < 0)
         return client_fail(&error, err);
-    return finish(custody, answer, true, err);
+    return client_finish(custody, answer, true, err);
 }
 
 int custody_status(struct custody *custody, struct custody_status *status,
@@ -145,7 +156,7 @@ int custody_status(struct custody *custody, struct custody_status *status,
     Custody__V1__Response *answer = NULL;
     if (client_call(custody, &request, CUSTODY__V1__RESPONSE__BODY_STATUS, &answer, &error) < 0)
         return client_fail(&error, err);
-    return finish(custody, answer, take_status(status, answer->status), err);
+    return client_finish(custody, answer, take_status(status, answer->status), err);
 }
 
 int custody_list_keys(struct custody *custody, const char *key, struct custody_key **keys,
@@ -170,9 +181,9 @@ int custody_list_keys(struct custody *custody, const char *key, struct custody_k
         return client_fail(&error, err);
     }
     size_t n = 0;
-    while (n < list->n_keys && take_key(&array[n], list->keys[n]))
+    while (n < list->n_keys && client_key(&array[n], list->keys[n]))
         n++;
-    if (finish(custody, answer, n == list->n_keys, err) < 0) {
+    if (client_finish(custody, answer, n == list->n_keys, err) < 0) {
         free(array);
         return -1;
     }
@@ -199,7 +210,7 @@ int custody_token_init(struct custody *custody, struct custody_token_initialised
     bool sound = take_token(&out->token, told->token) &&
                  client_text(out->log_vkey, sizeof(out->log_vkey), told->log_vkey) &&
                  client_text(out->host_vkey, sizeof(out->host_vkey), told->host_vkey);
-    return finish(custody, answer, sound, err);
+    return client_finish(custody, answer, sound, err);
 }
 
 int custody_token_probe(struct custody *custody, struct custody_probe_check **checks, size_t *count,
@@ -231,7 +242,7 @@ int custody_token_probe(struct custody *custody, struct custody_probe_check **ch
     }
     *checks = array;
     *count = probe->n_checks;
-    return finish(custody, answer, true, err);
+    return client_finish(custody, answer, true, err);
 }
 
 int custody_key_generate(struct custody *custody, const char *key, const char *ticket,
@@ -247,7 +258,7 @@ int custody_key_generate(struct custody *custody, const char *key, const char *t
     Custody__V1__Response *answer = NULL;
     if (client_call(custody, &request, CUSTODY__V1__RESPONSE__BODY_KEY, &answer, &error) < 0)
         return client_fail(&error, err);
-    return finish(custody, answer, take_key(out, answer->key), err);
+    return client_finish(custody, answer, client_key(out, answer->key), err);
 }
 
 int custody_key_publish(struct custody *custody, const char *key, uint64_t generation,
@@ -269,15 +280,12 @@ int custody_key_publish(struct custody *custody, const char *key, uint64_t gener
         0)
         return client_fail(&error, err);
     const char *note = answer->published_key->bundle;
-    size_t length = strlen(note);
-    if (length >= size) {
+    bool sound = note[0] != '\0';
+    if (client_note(bundle, size, note, &error) < 0) {
         client_free(answer);
-        error_set(&error, ERROR_INVALID_ARGUMENT,
-                  "the bundle of %zu bytes does not fit the %zu given for it", length, size);
         return client_fail(&error, err);
     }
-    memcpy(bundle, note, length + 1);
-    return finish(custody, answer, length > 0, err);
+    return client_finish(custody, answer, sound, err);
 }
 
 static bool take_request(struct custody_request *out, const Custody__V1__ApprovalRequest *request)
@@ -327,8 +335,8 @@ int custody_key_destroy(struct custody *custody, const char *key, uint64_t gener
         return client_fail(&error, err);
     requested = answer->body_case == CUSTODY__V1__RESPONSE__BODY_APPROVAL_REQUEST;
     bool sound = requested ? take_request(request_out, answer->approval_request)
-                           : take_key(out, answer->key);
-    return finish(custody, answer, sound, err) < 0 ? -1 : requested;
+                           : client_key(out, answer->key);
+    return client_finish(custody, answer, sound, err) < 0 ? -1 : requested;
 }
 
 int custody_list_requests(struct custody *custody, const char *id,
@@ -357,7 +365,7 @@ int custody_list_requests(struct custody *custody, const char *id,
     size_t n = 0;
     while (n < list->n_requests && take_request(&array[n], list->requests[n]))
         n++;
-    if (finish(custody, answer, n == list->n_requests, err) < 0) {
+    if (client_finish(custody, answer, n == list->n_requests, err) < 0) {
         free(array);
         return -1;
     }
@@ -381,7 +389,7 @@ int custody_approve(struct custody *custody, const char *id, const char *signatu
         return client_fail(&error, err);
     bool sound = take_request(request_out, answer->approved->request) &&
                  client_text(name, 64, answer->approved->operator_);
-    return finish(custody, answer, sound, err);
+    return client_finish(custody, answer, sound, err);
 }
 
 int custody_accept_loss(struct custody *custody, struct custody_request *request_out,
@@ -405,5 +413,5 @@ int custody_accept_loss(struct custody *custody, struct custody_request *request
         request_out->old_size = answer->loss_accepted->old_size;
         request_out->new_size = answer->loss_accepted->new_size;
     }
-    return finish(custody, answer, sound, err) < 0 ? -1 : requested;
+    return client_finish(custody, answer, sound, err) < 0 ? -1 : requested;
 }
