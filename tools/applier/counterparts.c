@@ -262,7 +262,7 @@ static void tell_refusals(struct tended *tended, const struct tended_peer *peer,
 
 static void tell_staleness(struct tended *tended, struct tended_peer *peer)
 {
-    bool stale = peer->says.stale && peer->says.fresh_us != 0;
+    bool stale = peer->says.stale && peer->says.fresh.time_us != 0;
     if (stale == peer->stale_told)
         return;
     peer->stale_told = stale;

@@ -129,9 +129,11 @@ static void plan_staging(const struct plan_counterpart *in, uint64_t current, st
         return;
     }
     const struct custody_peer *recorded = find(in, next->generation);
+    bool staged = recorded != NULL && recorded->state == CUSTODY_PEER_STAGED;
+    if (!staged && (in->says->stale || in->says->withheld))
+        return; // a registry that lags or hides something stages nothing new
     plan->watch = true;
-    if (recorded == NULL || recorded->state != CUSTODY_PEER_STAGED ||
-        in->answered_generation != next->generation ||
+    if (!staged || in->answered_generation != next->generation ||
         device_view_peer(in->device, next->public_key) == NULL)
         add(plan, PLAN_STAGE, next->generation, next->public_key, false, "");
 }
