@@ -26,7 +26,7 @@ from nacl.encoding import Base64Encoder
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "integration"))
 
 from stack import default_builddir, find_program, inside, wait_for  # noqa: E402
-from tunnel import End, ip, kernel_has_wireguard  # noqa: E402
+from tunnel import End, ip, kernel_has_wireguard, missing  # noqa: E402,F401
 
 _serial = itertools.count()
 CLIENTS_MAX = 250
