@@ -60,6 +60,7 @@ class End:
         self.port = 51820
         self.log = pathlib.Path(dir) / f"{self.interface}.log"
         self.process = None  # wireguard-go, where it is that
+        self.before_up = lambda end: None  # called when the device is made, before it is up
 
     def run(self, *argv, check=True, timeout=30):
         """Runs a command in the namespace -> CompletedProcess."""
@@ -99,6 +100,7 @@ class End:
             wait_for(self._uapi_answers, f"wireguard-go {self.interface} answering")
         self.wg("set", self.interface, "listen-port", self.port)
         self.run("ip", "addr", "add", f"{self.inner}/24", "dev", self.interface)
+        self.before_up(self)
         self.run("ip", "link", "set", self.interface, "up")
 
     def remove_device(self):

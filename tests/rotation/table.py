@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The loss table: results of experiment.measure as lines of at most 100 columns, and whether each promise was kept."""
+
+import statistics
+
+HEADING = (f"{'method':<10}{'device':<11}{'key':<7}{'RTT':>4}{'rot':>5}{'lost/sent >server':>19}{'lost/sent >client':>19}"
+           f"{'pause ms':>13}{'TCP':>5}{'s':>6}")
+NOTE = ("pause: the longest time without a packet in a rotation, of either direction: middle/longest of all rotations.\n"
+        "TCP: segments sent again, both directions. s: seconds for the whole row.")
+
+
+def _lost(direction):
+    return f"{direction['lost']}/{direction['sent']}"
+
+
+def _row(result):
+    start = f"{result['method']:<10}{result['kind']:<11}{result['key']:<7}{result['rtt']:>4}{result['rotations']:>5}"
+    if "failure" in result:
+        return start + "  NOT MEASURED"
+    account = result["account"]
+    to_server, to_client, pauses = account["to_server"], account["to_client"], account["pauses"]
+    pause = f"{statistics.median(pauses):.0f}/{max(pauses):.0f}"
+    return (f"{start}{_lost(to_server):>19}{_lost(to_client):>19}{pause:>13}"
+            f"{to_server['retransmits'] + to_client['retransmits']:>5}{result['seconds']:>6.1f}")
+
+
+def _remarks(result):
+    where = f"{result['method']}, {result['kind']}, {result['key']}'s key, RTT {result['rtt']} ms"
+    if "failure" in result:
+        return [f"{where}: {result['failure']}"]
+    account, remarks = result["account"], []
+    for name in ("to_server", "to_client"):
+        direction = account[name]
+        if result["loses_none"] and direction["lost"]:
+            remarks.append(f"{where}: lost {name}: {direction['lost_in']}, of which the socket refused {direction['refused']}")
+        for what in ("duplicated", "reordered"):
+            if direction[what]:
+                remarks.append(f"{where}: {what} {name}: {direction[what]}")
+    if account["late"]:
+        remarks.append(f"{where}: {account['late']} packets were sent late, by {account['behind_ms']:.0f} ms at most: "
+                       "the pause has that in it")
+    return remarks
+
+
+def kept(result):
+    """Whether the row was measured and its method lost nothing where it promises so."""
+    if "failure" in result:
+        return False
+    lost = result["account"]["to_server"]["lost"] + result["account"]["to_client"]["lost"]
+    return lost == 0 or not result["loses_none"]
+
+
+def show(results):
+    """The table, and below it what is to be known of it."""
+    lines = [HEADING, *(_row(result) for result in results), NOTE]
+    for result in results:
+        lines += _remarks(result)
+    return "\n".join(lines)

@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A WireGuard server and its clients, each in a network namespace of its own, around a bridge; and what can befall them.
+
+    with Topology(dir, kind="userspace", clients=1, rtt=20) as net:
+        net.connect()
+        net.server, net.clients[0]          # End of tests/integration/tunnel.py, with a key, a shell and a holding qdisc
+        net.block(net.clients[0])           # faults
+
+kind: "kernel" for the kernel's devices, "userspace" for wireguard-go. rtt: milliseconds that the outer packets take
+there and back, by netem, or where the kernel has none by tests/rotation/delay_line at the server's port. Inner addresses
+are 10.66.0.N, the server's 10.66.0.1. Everything is gone when the context ends, whatever happened in it.
+"""
+
+import itertools
+import os
+import pathlib
+import select
+import signal
+import subprocess
+import sys
+import time
+
+import nacl.public
+from nacl.encoding import Base64Encoder
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "integration"))
+
+from stack import default_builddir, find_program, inside, wait_for  # noqa: E402
+from tunnel import End, ip, kernel_has_wireguard, missing  # noqa: E402,F401
+
+_serial = itertools.count()
+CLIENTS_MAX = 250
+PATIENCE = 60  # seconds: an emulated processor is slow
+HOLD_LIMIT = 4 << 20  # bytes that may be held
+
+
+class LaboratoryError(Exception):
+    """The laboratory itself failed; nothing is said of what it measures."""
+
+
+class Shell:
+    """A shell that stays in a namespace: in an emulated guest it starts a program in half the time that a new process
+    of ours would take to get there."""
+
+    END = "\x04"
+
+    def __init__(self, netns):
+        self.process = subprocess.Popen([*inside(netns), "sh"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        stderr=subprocess.STDOUT, start_new_session=True)
+
+    def run(self, script, timeout=PATIENCE, check=True):
+        """Runs commands -> what they wrote, standard error included. A failure raises unless `check` is false."""
+        self.process.stdin.write(f"{{\n{script}\n}}; echo '{self.END}' $?\n".encode())
+        self.process.stdin.flush()
+        text, end = b"", time.monotonic() + timeout
+        while not (self.END.encode() in text and text.endswith(b"\n")):
+            ready, _, _ = select.select([self.process.stdout], [], [], max(0, end - time.monotonic()))
+            piece = os.read(self.process.stdout.fileno(), 65536) if ready else b""
+            if not piece:
+                raise LaboratoryError(f"{script!r}: {'no end' if ready else f'not within {timeout:g} s'}: {text.decode()}")
+            text += piece
+        output, _, status = text.decode().rpartition(self.END)
+        if check and int(status) != 0:
+            raise LaboratoryError(f"{script!r}: exit {status.strip()}: {output}")
+        return output
+
+    def close(self):
+        self.process.stdin.close()
+        try:
+            self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait(5)
+        self.process.stdout.close()
+
+
+class Key:
+    """A WireGuard key pair of the laboratory, in base64."""
+
+    def __init__(self):
+        private = nacl.public.PrivateKey.generate()
+        self.private = private.encode(Base64Encoder).decode()
+        self.public = private.public_key.encode(Base64Encoder).decode()
+
+
+class LabEnd(End):
+    """An end with a key of the laboratory's and a shell. `port_device`: its veth's other side, on the bridge."""
+
+    def __init__(self, name, host, dir):
+        super().__init__(name, next(_serial), f"192.0.2.{host}", f"10.66.0.{host}", dir)
+        self.key = Key()
+        self.shell = None
+        self.port_device = f"p{host}"
+
+    def set_key(self, key, *more):
+        """Sets the private key, and in the same message what else `wg set` is told."""
+        self.shell.run(f"wg set {self.interface} private-key /proc/self/fd/0 {' '.join(more)} <<'.'\n{key.private}\n.")
+        self.key = key
+
+    def set(self, *words):
+        self.shell.run(f"wg set {self.interface} {' '.join(words)}")
+
+    def _of_peers(self, what):
+        lines = self.shell.run(f"wg show {self.interface} {what}").splitlines()
+        return dict(line.split("\t", 1) for line in lines)
+
+    def handshakes(self):
+        """{peer's public key: seconds since 1970 of its latest handshake, 0 = never}."""
+        return {peer: int(at) for peer, at in self._of_peers("latest-handshakes").items()}
+
+    def endpoints(self):
+        """{peer's public key: "ADDRESS:PORT", or "(none)"}."""
+        return self._of_peers("endpoints")
+
+    def allowed_ips(self):
+        """{peer's public key: "PREFIX PREFIX ...", or "(none)"}."""
+        return self._of_peers("allowed-ips")
+
+
+def has_qdisc(kind, *options):
+    """Whether this kernel has the queueing discipline: tried in a namespace of its own."""
+    netns = f"custody-q{os.getpid()}-{next(_serial)}"
+    ip("netns", "add", netns)
+    try:
+        ip("-n", netns, "link", "add", "va", "type", "veth", "peer", "name", "vb")
+        return subprocess.run(["tc", "-n", netns, "qdisc", "add", "dev", "va", "root", kind, *options],
+                              stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE).returncode == 0
+    finally:
+        ip("netns", "del", netns)
+
+
+def ip_batch(*lines, netns=None):
+    """Many ip(8) commands in one process, in the namespace `netns`."""
+    done = subprocess.run(["ip", *(("-n", netns) if netns else ()), "-batch", "-"], input="\n".join(lines) + "\n",
+                          capture_output=True, text=True, timeout=PATIENCE)
+    if done.returncode != 0:
+        raise LaboratoryError(f"ip -batch: {done.stderr}\n" + "\n".join(lines))
+
+
+class Topology:
+    """Context manager: a server, its clients, and the bridge between them in a namespace of its own (`wire`)."""
+
+    def __init__(self, dir, kind=None, clients=1, rtt=0, before_up=None):
+        """`dir`: where logs go. kind: None for the kernel's where it has one. before_up: called with each end between
+        making its device and setting it up, also when it is made again."""
+        if not 1 <= clients <= CLIENTS_MAX:
+            raise ValueError(f"1 to {CLIENTS_MAX} clients")
+        self.kernel = kernel_has_wireguard() if kind is None else kind == "kernel"
+        self.rtt = rtt
+        self.wire = f"custody-w{os.getpid()}-{next(_serial)}"
+        self.server = LabEnd("s", 1, dir)
+        self.clients = [LabEnd("c", 2 + i, dir) for i in range(clients)]
+        self.ends = (self.server, *self.clients)
+        self.delay_line = None
+        for end in self.ends:
+            end.before_up = before_up or end.before_up
+
+    def __enter__(self):
+        try:
+            self._make_wire()
+            for end in self.ends:
+                self._attach(end)
+            if self.rtt:
+                self._lengthen()
+            for end in self.ends:
+                end.shell = Shell(end.netns)
+                end.make_device(self.kernel)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *exc):
+        self.close()
+
+    def _make_wire(self):
+        ip_batch(f"netns add {self.wire}", *(f"netns add {end.netns}" for end in self.ends))
+        ip_batch("link set lo up", "link add br0 type bridge stp_state 0 forward_delay 0", "link set br0 up", netns=self.wire)
+
+    def _attach(self, end):
+        """Lays the cable from an end to the bridge."""
+        ip_batch(f"link add {end.veth} netns {end.netns} type veth peer name {end.port_device} netns {self.wire}")
+        ip_batch(f"link set {end.port_device} master br0 up", netns=self.wire)
+        ip_batch("link set lo up", f"addr add {end.outer}/24 dev {end.veth}", f"link set {end.veth} up", netns=end.netns)
+
+    def _lengthen(self):
+        delay = self.rtt * 1000 // 2  # microseconds, one way
+        if has_qdisc("netem", "delay", "1ms"):
+            for end in self.ends if len(self.ends) == 2 else (self.server,):
+                # All there and back at the server when there are many; else half of it at each end.
+                end.run("tc", "qdisc", "add", "dev", end.veth, "root", "netem", "limit", 100000, "delay", f"{delay}us")
+            if len(self.ends) > 2:
+                subprocess.run(["tc", "-n", self.wire, "qdisc", "add", "dev", self.server.port_device, "root", "netem",
+                                "limit", "100000", "delay", f"{delay}us"], check=True, timeout=PATIENCE)
+            return
+        # The server's port leaves the bridge; what joins them is a pair of interfaces and a process between them.
+        port = self.server.port_device
+        ip_batch(f"link set {port} nomaster", "link add far type veth peer name near", "link set near master br0 up",
+                 "link set far up", netns=self.wire)
+        self.delay_line = subprocess.Popen(
+            [*inside(self.wire), find_program(default_builddir(), "delay_line"), port, "far", str(delay)],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        if self.delay_line.stdout.readline() != "ready\n":
+            raise LaboratoryError("delay_line did not begin")
+
+    def counterparts(self, end):
+        """The ends whose peer `end` is."""
+        return self.clients if end is self.server else [self.server]
+
+    def inner_prefix(self, end):
+        """What `end`'s peers allow it: a client only its own address; the server's clients reach all by it."""
+        return "10.66.0.0/16" if end is self.server else f"{end.inner}/32"
+
+    def connect(self):
+        """Gives each end its key and its peers as wg-quick would (the server knows no endpoints), and waits until all
+        clients have a session."""
+        peers = (f"peer {c.key.public} allowed-ips {self.inner_prefix(c)}" for c in self.clients)
+        self.server.set_key(self.server.key, *peers)
+        for client in self.clients:
+            client.set_key(client.key, "peer", self.server.key.public, "endpoint", f"{self.server.outer}:{self.server.port}",
+                           "allowed-ips", self.inner_prefix(self.server))
+        for client in self.clients:
+            client.run("ping", "-q", "-c", 1, "-w", PATIENCE, self.server.inner, timeout=PATIENCE + 10)
+
+    def wait_confirmed(self, end, deadline=PATIENCE):
+        """Waits until every counterpart has had a handshake with `end` under the key that it has now."""
+        for other in self.counterparts(end):
+            wait_for(lambda: other.handshakes().get(end.key.public, 0) != 0, f"a handshake of {other.interface} with "
+                     f"{end.interface}", deadline, 0.05)
+
+    # ---- what can befall them ----
+
+    def block(self, client):
+        """From now on nothing passes between this client and the others, and neither end is told."""
+        ip_batch(f"link set {client.port_device} nomaster", netns=self.wire)
+
+    def unblock(self, client):
+        ip_batch(f"link set {client.port_device} master br0", netns=self.wire)
+
+    def recreate(self, end):
+        """Takes an end's device away and makes it anew, up, with its address but without key and peers: as a reboot does."""
+        end.remove_device()
+        end.make_device(self.kernel)
+
+    def kill(self, end, program):
+        """kill -9 of every process named PROGRAM in the end's namespace -> how many there were."""
+        return kill_named(program, end.netns)
+
+    def close(self):
+        for end in self.ends:
+            if end.shell:
+                end.shell.close()
+            try:
+                end.remove_device()
+            except (OSError, subprocess.SubprocessError) as e:
+                print(f"topology: {end.interface}: {e}", file=sys.stderr)
+        if self.delay_line:
+            os.killpg(self.delay_line.pid, signal.SIGKILL)
+            self.delay_line.wait(5)
+            self.delay_line.stdout.close()
+        for netns in (self.wire, *(end.netns for end in self.ends)):
+            ip("netns", "del", netns, check=False)
+
+
+def kill_named(program, netns):
+    """kill -9 of every process named PROGRAM (also as libtool's lt-PROGRAM) in the namespace NETNS -> how many."""
+    where, killed = os.stat(f"/run/netns/{netns}").st_ino, 0
+    for process in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            argv0 = (process / "cmdline").read_bytes().split(b"\0")[0].decode(errors="replace")
+            if os.path.basename(argv0).removeprefix("lt-") == program and os.stat(process / "ns" / "net").st_ino == where:
+                os.kill(int(process.name), signal.SIGKILL)
+                killed += 1
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+    return killed
