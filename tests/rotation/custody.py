@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rotation by custody itself: each end has a host of its own, with token, custodyd and applier, and they share a registry."""
+
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import tempfile
+
+from rotator import Rotator
+from stack import Stack, inside, tail, wait_for
+from topology import PATIENCE, LaboratoryError
+
+KEY = "wg0"  # every host's name for its key
+MOVE_PORT = 51900
+
+
+class PublicKey:
+    """A key of which only the public half was ever seen here."""
+
+    def __init__(self, public):
+        self.public = public
+
+
+class Host:
+    """An end's host: a custodyd with its SoftHSM token, and the applier in the end's namespace."""
+
+    def __init__(self, dir, end, shared):
+        self.end, self.shared = end, pathlib.Path(shared)
+        self.name = end.inner.replace("10.66.0.", "host-")
+        self.stack = Stack(pathlib.Path(dir) / self.name)
+        self.config = self.stack.dir / "custody-applier.conf"
+        self.applier_log = self.stack.dir / "applier.log"
+        self.trust = self.stack.dir / "trust"
+        self.applier = None  # Popen, while it runs
+
+    def start_custodyd(self, **options):
+        """A new token and log, and the key's first generation."""
+        self.stack.provision()
+        options.setdefault("key_options", "grace = 600\n  window = 30")
+        self.stack.write_config(host=self.name, keys=(KEY,), timeout=PATIENCE, lease=60, **options)
+        self.stack.start(deadline=PATIENCE)
+        self.stack.init()
+        self.stack.generate(KEY)
+
+    def trust_all(self, hosts):
+        lines = [f"{h.name} {h.stack.status()['host_vkey']}\n" for h in hosts if h is not self]
+        self.trust.write_text("".join(lines))
+
+    def write_applier_config(self, peers, extra="", interface_extra=""):
+        """peers: [(Host, allowed-ips, endpoint or None)]."""
+        text = (f'registry = "dir:{self.shared}"\ntrust = "{self.trust}"\nsocket = "{self.stack.socket}"\n'
+                f'log-vkey = "{self.stack.log_vkey}"\nrescan = 2\n{extra}\n'
+                f'interface "{self.end.interface}" {{\n  key = "{KEY}"\n  move-address = "{self.end.inner}"\n'
+                f"  move-port = {MOVE_PORT}\n{interface_extra}\n")
+        for host, prefix, endpoint in peers:
+            text += f'  peer "{host.name}" {{\n    key = "{KEY}"\n    allowed-ips = {{ "{prefix}" }}\n'
+            text += f'    endpoint = "{endpoint}"\n' if endpoint else ""
+            text += "  }\n"
+        self.config.write_text(text + "}\n")
+
+    def start_applier(self):
+        argv = [*inside(self.end.netns), self.stack.program("custody-applier"), f"--config={self.config}", "run"]
+        with open(self.applier_log, "ab") as log:
+            self.applier = subprocess.Popen([str(a) for a in argv], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                            env=self.stack.env(), start_new_session=True)
+
+    def stop_applier(self, sig=signal.SIGTERM):
+        if self.applier is None:
+            return None
+        if self.applier.poll() is None:
+            os.killpg(self.applier.pid, sig)
+        code = self.applier.wait(PATIENCE)
+        self.applier = None
+        return code
+
+    def public_key(self):
+        return self.stack.public_key(KEY)
+
+    def has_peer(self, public, prefix):
+        """Whether the end's device has that peer, with that allowed-ip."""
+        lines = self.end.wg("show", self.end.interface, "allowed-ips").splitlines()
+        return any(line.split("\t")[0] == public and prefix in line.split("\t")[1].split() for line in lines)
+
+    def rotate(self, timeout=PATIENCE):
+        done = self.stack.ctl("key", "rotate", KEY, "--wait", timeout=timeout)
+        if done.returncode != 0:
+            raise LaboratoryError(f"{self.name}: key rotate: exit {done.returncode}\n{done.stdout}{done.stderr}\n"
+                                  f"{tail(self.applier_log)}")
+        return done.stdout
+
+    def close(self):
+        try:
+            self.stop_applier()
+        except subprocess.TimeoutExpired:
+            self.stop_applier(signal.SIGKILL)
+        self.stack.close()
+
+
+class Fleet:
+    """Hosts for all ends of a Topology, with one `dir:` registry. Where the tests keep what is theirs: `dir`."""
+
+    def __init__(self, dir, net, extra="", interface_extra="", **custodyd):
+        self.dir, self.net = pathlib.Path(dir), net
+        self.registry = self.dir / "registry"
+        self.extra, self.interface_extra, self.custodyd = extra, interface_extra, custodyd
+        self.hosts = {end: Host(self.dir, end, self.registry) for end in net.ends}
+
+    def peers_of(self, end):
+        """As an administrator would write them: the server's endpoint is known, a client's is not."""
+        known = f"{self.net.server.outer}:{self.net.server.port}"
+        return [(self.hosts[other], self.net.inner_prefix(other), known if other is self.net.server else None)
+                for other in self.net.counterparts(end)]
+
+    def start(self):
+        """Brings all up, until each pair has a session under keys that custody released."""
+        for host in self.hosts.values():
+            host.start_custodyd(**self.custodyd)
+        for end, host in self.hosts.items():
+            host.trust_all(self.hosts.values())
+            host.write_applier_config(self.peers_of(end), self.extra, self.interface_extra)
+            host.start_applier()
+        for end in self.net.ends:
+            wait_for(lambda: self.is_joined(end), f"{self.hosts[end].name} under custody\n{self.logs()}", PATIENCE, 0.05)
+        for client in self.net.clients:
+            done = client.run("ping", "-q", "-c", 1, "-w", PATIENCE, self.net.server.inner, timeout=PATIENCE + 10, check=False)
+            if done.returncode != 0:
+                raise LaboratoryError(f"{client.interface}: no session under custody\n{self.logs()}")
+        return self
+
+    def is_joined(self, end):
+        host = self.hosts[end]
+        if host.applier.poll() is not None:
+            raise LaboratoryError(f"{host.name}: the applier ended\n{tail(host.applier_log)}")
+        return end.public_key() == host.public_key() and all(
+            host.has_peer(other.public_key(), prefix) for other, prefix, _ in self.peers_of(end))
+
+    def logs(self):
+        return "\n".join(f"--- {h.name}\n{tail(h.applier_log, 15)}" for h in list(self.hosts.values())[:4])
+
+    def close(self):
+        for host in self.hosts.values():
+            host.close()
+
+
+class Custody(Rotator):
+    """custody-applier's rotation by the method of its configuration."""
+
+    name = "custody"
+    loses_none = True
+    method = "auto"
+
+    def __init__(self):
+        super().__init__()
+        self.dir = tempfile.mkdtemp(prefix="custody-fleet-")
+        self.fleet = None
+
+    def before_up(self, end):
+        done = end.run(self._program(), "up", end.interface, check=False)
+        if done.returncode != 0:
+            raise LaboratoryError(f"custody-applier up: exit {done.returncode}\n{done.stderr}")
+
+    def _program(self):
+        return Stack.program(_Builddir, "custody-applier")
+
+    def begin(self, net):
+        super().begin(net)
+        self.fleet = Fleet(self.dir, net, interface_extra=f'  method = "{self.method}"')
+        self.fleet.start()
+        for end in net.ends:
+            self._remove_strangers(end)
+
+    def _remove_strangers(self, end):
+        """The laboratory's own peers, which have no allowed-ips any more."""
+        host = self.fleet.hosts[end]
+        ours = {other.public_key() for other, _, _ in self.fleet.peers_of(end)}
+        for public in end.wg("show", end.interface, "peers").split():
+            if public not in ours:
+                end.wg("set", end.interface, "peer", public, "remove")
+        end.key = PublicKey(host.public_key())
+
+    def rotate(self, end):
+        host = self.fleet.hosts[end]
+        host.rotate()
+        end.key = PublicKey(host.public_key())
+
+    def end(self):
+        if self.fleet:
+            self.fleet.close()
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+
+class _Builddir:
+    """What Stack.program asks of a stack."""
+
+    from stack import default_builddir as _default
+    builddir = _default()
