@@ -464,7 +464,7 @@ static void take_entry_reply(struct commit *commit, const struct keeper_reply *r
     if (reply->error.code != ERROR_OK)
         return;
     memcpy(entry->box, reply->body.result.box, sizeof(entry->box));
-    memcpy(entry->bundle, reply->body.result.bundle, sizeof(entry->bundle));
+    memcpy(entry->bundle, reply->body.result.note, sizeof(entry->bundle));
 }
 
 static void on_reply(void *context, const struct keeper_reply *reply)

@@ -34,7 +34,10 @@ static const struct text_field record_texts[] = {
     TEXT_FIELD(struct record, version),       TEXT_FIELD(struct record, policy_sha256),
     TEXT_FIELD(struct record, sha256),        TEXT_FIELD(struct record, request_id),
     TEXT_FIELD(struct record, operator_name), TEXT_FIELD(struct record, operator_key),
-    TEXT_FIELD(struct record, signature),
+    TEXT_FIELD(struct record, signature),     TEXT_FIELD(struct record, peer),
+    TEXT_FIELD(struct record, peer_key),      TEXT_FIELD(struct record, address),
+    TEXT_FIELD(struct record, previous),      TEXT_FIELD(struct record, move_sha256),
+    TEXT_FIELD(struct record, method),
 };
 
 static const size_t record_flags[] = {
@@ -127,9 +130,9 @@ size_t channel_reply_size(const struct keeper_reply *reply)
     case KEEPER_LOG_OPEN:
         return REPLY_HEAD + sizeof(struct keeper_log_opened);
     case KEEPER_ENTRY:
-        // Its bundle is the longest part, and seldom there.
-        return REPLY_HEAD + offsetof(struct keeper_entry_result, bundle) +
-               strnlen(reply->body.result.bundle, sizeof(reply->body.result.bundle)) + 1;
+        // Its note is the longest part, and seldom there.
+        return REPLY_HEAD + offsetof(struct keeper_entry_result, note) +
+               strnlen(reply->body.result.note, sizeof(reply->body.result.note)) + 1;
     case KEEPER_COMMIT:
         return REPLY_HEAD + sizeof(struct keeper_committed);
     }
@@ -299,7 +302,7 @@ static bool reply_sane(const struct keeper_reply *reply)
     case KEEPER_LIST:
         return list_sane(&reply->body.list);
     case KEEPER_ENTRY:
-        return terminated(reply->body.result.bundle, sizeof(reply->body.result.bundle));
+        return terminated(reply->body.result.note, sizeof(reply->body.result.note));
     case KEEPER_COMMIT:
         return terminated(reply->body.committed.checkpoint,
                           sizeof(reply->body.committed.checkpoint));

@@ -15,7 +15,7 @@
 #include "record.h"
 
 #define KEEPER_MAGIC     0x6b637573u
-#define KEEPER_VERSION   1
+#define KEEPER_VERSION   2
 #define KEEPER_BATCH_MAX 64 // entries a commit
 #define KEEPER_LIST_MAX  32 // blobs a LIST answer
 #define KEEPER_PROBE_MAX 24
@@ -46,10 +46,12 @@ enum keeper_action {
     KEEPER_ACTION_INIT,  // token.initialised: names the keys the token holds; checked
     KEEPER_ACTION_ADOPT, // key.generated: custody-new/… becomes custody-key/…; the public key is
                          // checked
-    KEEPER_ACTION_RELEASE, // release.granted: unsealed into a box for applier_public_key
-    KEEPER_ACTION_DESTROY, // key.destroying
-    KEEPER_ACTION_PUBLISH, // key.published: the bundle built from the record, signed with
-                           // custody-host
+    KEEPER_ACTION_RELEASE,     // release.granted: unsealed into a box for applier_public_key
+    KEEPER_ACTION_DESTROY,     // key.destroying
+    KEEPER_ACTION_PUBLISH,     // key.published: the bundle built from the record, signed with
+                               // custody-host
+    KEEPER_ACTION_ACKNOWLEDGE, // peer.staged, peer.retired: the acknowledgement, likewise
+    KEEPER_ACTION_REFRESH,     // key.refreshed: the freshness note, likewise
 };
 
 // Whether the token, once restored from a copy, could not be told from one that was not: then it
@@ -139,7 +141,7 @@ struct keeper_entry {
 struct keeper_entry_result {
     uint32_t index;               // of the entry in its batch
     uint8_t box[KEEPER_BOX_SIZE]; // RELEASE
-    char bundle[NOTE_MAX];        // PUBLISH: the signed note, NUL-terminated
+    char note[NOTE_MAX];          // PUBLISH, ACKNOWLEDGE, REFRESH: the signed note, NUL-terminated
 };
 
 struct keeper_commit {

@@ -26,6 +26,38 @@ bool line_skip(struct line *line, const char *prefix)
     return true;
 }
 
+bool lines_take(struct lines *lines, const char *prefix, struct line *value)
+{
+    return lines_next(lines, value) && line_skip(value, prefix);
+}
+
+bool line_text(const struct line *line, char *text, size_t size)
+{
+    if (line->length >= size || memchr(line->text, '\0', line->length) != NULL)
+        return false;
+    memcpy(text, line->text, line->length);
+    memset(text + line->length, 0, size - line->length);
+    return true;
+}
+
+bool lines_take_text(struct lines *lines, const char *prefix, char *text, size_t size)
+{
+    struct line value;
+    return lines_take(lines, prefix, &value) && line_text(&value, text, size);
+}
+
+bool line_is_dash(const struct line *line)
+{
+    return line->length == 1 && line->text[0] == '-';
+}
+
+bool line_hex(const struct line *line, char *text, size_t digits)
+{
+    if (line->length != digits || !line_text(line, text, digits + 1))
+        return false;
+    return strspn(text, "0123456789abcdef") == digits;
+}
+
 bool line_decimal(const struct line *line, uint64_t *value)
 {
     if (line->length == 0 || (line->text[0] == '0' && line->length > 1))

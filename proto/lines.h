@@ -22,8 +22,22 @@ struct line {
 // Takes the next line. False, with nothing taken, when no newline is left.
 bool lines_next(struct lines *lines, struct line *line);
 
+// Takes the next line, which must begin with `prefix`; `value` is what is left of it. False when it
+// does not, or there is none.
+bool lines_take(struct lines *lines, const char *prefix, struct line *value);
+
 // Cuts `prefix` off the start of the line; false, with nothing cut, when it does not stand there.
 bool line_skip(struct line *line, const char *prefix);
+
+// The line as a string, of fewer than `size` bytes and without a NUL; what it does not fill of
+// `text` becomes zero.
+bool line_text(const struct line *line, char *text, size_t size);
+// Takes the next line as lines_take and line_text do.
+bool lines_take_text(struct lines *lines, const char *prefix, char *text, size_t size);
+// Whether the line is "-", which stands for what is absent.
+bool line_is_dash(const struct line *line);
+// The line as `digits` lower-case hex digits; `text` has room for them and a NUL.
+bool line_hex(const struct line *line, char *text, size_t digits);
 
 // The line as a decimal number without sign or leading zeroes; false when it is anything else or
 // too large.

@@ -17,11 +17,13 @@ struct peer {
     char host[HOST_MAX + 1]; // the counterpart
     char peer_key[KEY_MAX + 1];
     uint64_t generation;
-    uint32_t state; // enum record_peer_state
+    uint32_t state; // enum record_peer_state. At most one of a counterpart's generations is MOVED:
+                    // the others are peers without allowed-ips, so STAGED again when the
+                    // allowed-ips went elsewhere, or RETIRED
     uint8_t public_key[RECORD_KEY_SIZE];
-    int64_t staged_us; // 0 = never
-    int64_t moved_us;  // last time the allowed-ips went to it; 0 = never
-    int64_t retired_us;
+    int64_t staged_us;  // 0 = never
+    int64_t moved_us;   // last time the allowed-ips went to it; 0 = never
+    int64_t retired_us; // 0 = never
 };
 
 struct peers {
@@ -32,8 +34,18 @@ struct peers {
 void peers_free(struct peers *peers);
 const struct peer *peers_find(const struct peers *peers, const char *key, const char *host,
                               const char *peer_key, uint64_t generation);
-// The generation that has the allowed-ips (moved last and not retired); NULL where there is none.
+// The generation that has the allowed-ips (MOVED); NULL where none has.
 const struct peer *peers_current(const struct peers *peers, const char *key, const char *host,
                                  const char *peer_key);
+
+// Whether a peer.* record may come next; other records may for all that is known here. Pure.
+int peers_check(const struct peers *peers, const struct record *record, struct error *err);
+// Makes room for what the record may add, so that applying it cannot fail. Nothing else changes.
+int peers_reserve(struct peers *peers, const struct record *record, struct error *err);
+// Applies a record that was checked.
+void peers_apply(struct peers *peers, const struct record *record);
+
+// For snapshot.c: takes one that comes after all the others. -1 with `err` where it does not.
+int peers_restore(struct peers *peers, const struct peer *peer, struct error *err);
 
 #endif

@@ -165,7 +165,7 @@ static void require_reply(const struct keeper_reply *reply)
         require_list(&reply->body.list);
         break;
     case KEEPER_ENTRY:
-        REQUIRE_TEXT(reply->body.result.bundle);
+        REQUIRE_TEXT(reply->body.result.note);
         break;
     case KEEPER_COMMIT:
         REQUIRE_TEXT(reply->body.committed.checkpoint);
