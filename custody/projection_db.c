@@ -15,9 +15,9 @@
 
 #include "lines.h"
 
-#define FORMAT      1 // PRAGMA user_version, once something was stored
+#define FORMAT      2 // PRAGMA user_version, once something was stored
 #define BUSY_MS     1000
-#define FIELDS_MAX  11
+#define FIELDS_MAX  12
 #define ASIDE_MAX   99 // then the last name is used again
 #define HEAD_LINES  6
 #define PATH_LENGTH (PATH_MAX + PROJECTION_DB_NAME_SIZE + 8) // and "-wal"
@@ -28,6 +28,12 @@ static const char schema[] =
     "CREATE TABLE IF NOT EXISTS keys(name TEXT, generation INTEGER, state TEXT, purpose TEXT,"
     " public_key TEXT, generated TEXT, activated TEXT, deactivated TEXT, releases INTEGER,"
     " released TEXT, PRIMARY KEY(name, generation)) WITHOUT ROWID;"
+    "CREATE TABLE IF NOT EXISTS rotations(key TEXT PRIMARY KEY, generation INTEGER, reason TEXT,"
+    " started TEXT, ended TEXT, failures INTEGER, confirmed INTEGER, suspended TEXT,"
+    " bundle_generation INTEGER, bundle_state TEXT, bundle_sha256 TEXT, ticket TEXT) WITHOUT ROWID;"
+    "CREATE TABLE IF NOT EXISTS peers(key TEXT, host TEXT, peer_key TEXT, generation TEXT,"
+    " state TEXT, public_key TEXT, staged TEXT, moved TEXT, retired TEXT,"
+    " PRIMARY KEY(key, host, peer_key, generation)) WITHOUT ROWID;"
     "CREATE TABLE IF NOT EXISTS leases(lease TEXT, key TEXT, generation INTEGER,"
     " seq INTEGER PRIMARY KEY, expires TEXT, uid INTEGER, pid INTEGER);"
     "CREATE TABLE IF NOT EXISTS requests(id TEXT, operation TEXT, key TEXT, generation INTEGER,"
@@ -43,18 +49,26 @@ enum query {
     READ_FORMAT,
     READ_META,
     READ_KEYS,
+    READ_ROTATIONS,
+    READ_PEERS,
     READ_LEASES,
     READ_REQUESTS,
     READ_APPROVALS,
     PUT_META,
     PUT_KEY,
+    PUT_ROTATION,
+    PUT_PEER,
     PUT_LEASE,
     PUT_REQUEST,
     PUT_APPROVAL,
     DELETE_KEY,
+    DELETE_ROTATION,
+    DELETE_PEER,
     DELETE_LEASE,
     CLEAR_META,
     CLEAR_KEYS,
+    CLEAR_ROTATIONS,
+    CLEAR_PEERS,
     CLEAR_LEASES,
     CLEAR_REQUESTS,
     CLEAR_APPROVALS,
@@ -69,6 +83,12 @@ static const char *const texts[QUERIES] = {
     [READ_META] = "SELECT value FROM meta WHERE name = ?1",
     [READ_KEYS] = "SELECT name, generation, state, purpose, public_key, generated, activated,"
                   " deactivated, releases, released FROM keys ORDER BY name, generation",
+    [READ_ROTATIONS] = "SELECT key, generation, reason, started, ended, failures, confirmed,"
+                       " suspended, bundle_generation, bundle_state, bundle_sha256, ticket"
+                       " FROM rotations ORDER BY key",
+    [READ_PEERS] = "SELECT key, host, peer_key, generation, state, public_key, staged, moved,"
+                   " retired FROM peers ORDER BY key, host, peer_key, length(generation),"
+                   " generation",
     [READ_LEASES] = "SELECT lease, key, generation, seq, expires, uid, pid FROM leases"
                     " ORDER BY seq",
     [READ_REQUESTS] = "SELECT id, operation, key, generation, uid, requested, expires, old_size,"
@@ -77,15 +97,23 @@ static const char *const texts[QUERIES] = {
                        " WHERE request = ?1 ORDER BY place",
     [PUT_META] = "REPLACE INTO meta VALUES(?1, ?2)",
     [PUT_KEY] = "REPLACE INTO keys VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+    [PUT_ROTATION] = "REPLACE INTO rotations VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11,"
+                     " ?12)",
+    [PUT_PEER] = "REPLACE INTO peers VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     [PUT_LEASE] = "REPLACE INTO leases VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     [PUT_REQUEST] = "INSERT INTO requests VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11,"
                     " (SELECT count(*) FROM requests))",
     [PUT_APPROVAL] = "INSERT INTO approvals VALUES(?1, ?2, ?3, (SELECT max(place) FROM requests),"
                      " (SELECT count(*) FROM approvals))",
     [DELETE_KEY] = "DELETE FROM keys WHERE name = ?1 AND generation = ?2",
+    [DELETE_ROTATION] = "DELETE FROM rotations WHERE key = ?1",
+    [DELETE_PEER] = "DELETE FROM peers WHERE key = ?1 AND host = ?2 AND peer_key = ?3"
+                    " AND generation = ?4",
     [DELETE_LEASE] = "DELETE FROM leases WHERE lease = ?1 AND seq = ?4",
     [CLEAR_META] = "DELETE FROM meta",
     [CLEAR_KEYS] = "DELETE FROM keys",
+    [CLEAR_ROTATIONS] = "DELETE FROM rotations",
+    [CLEAR_PEERS] = "DELETE FROM peers",
     [CLEAR_LEASES] = "DELETE FROM leases",
     [CLEAR_REQUESTS] = "DELETE FROM requests",
     [CLEAR_APPROVALS] = "DELETE FROM approvals",
@@ -318,6 +346,8 @@ static int print_all(struct projection_db *db, FILE *out, struct error *err)
     if (format != FORMAT)
         return error_set(err, ERROR_DATA_LOSS, "%.300s: format %d is not known", db->path, format);
     if (print_head(db, out, err) != 0 || print_rows(db, READ_KEYS, "key", out, err) != 0 ||
+        print_rows(db, READ_ROTATIONS, "rotation", out, err) != 0 ||
+        print_rows(db, READ_PEERS, "peer", out, err) != 0 ||
         print_rows(db, READ_LEASES, "lease", out, err) != 0)
         return -1;
     return print_requests(db, out, err);
@@ -345,7 +375,7 @@ char *projection_db_load(struct projection_db *db, size_t *length, struct error 
 
 // A text cut where its kinds of lines change.
 struct sections {
-    struct lines head, keys, leases, requests;
+    struct lines head, keys, rotations, peers, leases, requests;
 };
 
 static struct lines cut(struct lines *lines, size_t count, const char *prefix)
@@ -364,6 +394,8 @@ static struct sections cut_sections(const char *text, size_t length)
     struct sections sections;
     sections.head = cut(&lines, HEAD_LINES, "");
     sections.keys = cut(&lines, SIZE_MAX, "key ");
+    sections.rotations = cut(&lines, SIZE_MAX, "rotation ");
+    sections.peers = cut(&lines, SIZE_MAX, "peer ");
     sections.leases = cut(&lines, SIZE_MAX, "lease ");
     sections.requests = lines;
     return sections;
@@ -429,6 +461,19 @@ static int compare_keys(const struct row *a, const struct row *b)
 {
     int order = compare_lines(&a->fields[0], &b->fields[0]);
     return order != 0 ? order : compare_numbers(&a->fields[1], &b->fields[1]);
+}
+
+static int compare_rotations(const struct row *a, const struct row *b)
+{
+    return compare_lines(&a->fields[0], &b->fields[0]);
+}
+
+static int compare_peers(const struct row *a, const struct row *b)
+{
+    int order = 0;
+    for (int i = 0; i < 3 && order == 0; i++)
+        order = compare_lines(&a->fields[i], &b->fields[i]);
+    return order != 0 ? order : compare_numbers(&a->fields[3], &b->fields[3]);
 }
 
 static int compare_leases(const struct row *a, const struct row *b)
@@ -510,9 +555,13 @@ static int put_all(struct projection_db *db, const struct sections *before,
                    const struct sections *after, struct error *err)
 {
     static const struct kind keys = {10, compare_keys, PUT_KEY, DELETE_KEY};
+    static const struct kind rotations = {12, compare_rotations, PUT_ROTATION, DELETE_ROTATION};
+    static const struct kind peers = {9, compare_peers, PUT_PEER, DELETE_PEER};
     static const struct kind leases = {7, compare_leases, PUT_LEASE, DELETE_LEASE};
     if (put_head(db, after->head, err) != 0 ||
         merge(db, &keys, before->keys, after->keys, err) != 0 ||
+        merge(db, &rotations, before->rotations, after->rotations, err) != 0 ||
+        merge(db, &peers, before->peers, after->peers, err) != 0 ||
         merge(db, &leases, before->leases, after->leases, err) != 0)
         return -1;
     return put_requests(db, before->requests, after->requests, err);

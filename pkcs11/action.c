@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Release, publish, adopt, destroy: each takes its arguments from the record and from nowhere else.
+// Release, publish, acknowledge, refresh, adopt, destroy: each takes its arguments from the record
+// and from nowhere else.
 #include "action.h"
 
 #include <inttypes.h>
@@ -7,22 +8,26 @@
 
 #include <sodium.h>
 
+#include "acknowledgement.h"
 #include "bundle.h"
+#include "freshness.h"
 
 #define RELEASABLE 2 // the highest generations of a key in the token
 
 _Static_assert(KEEPER_BOX_SIZE == SEAL_KEY_SIZE + crypto_box_SEALBYTES, "a box holds one key");
 
-// The one event under which each action is done.
+// The events under which each action is done: one, or either of two.
 static const struct {
     const char *name;
-    enum record_event event;
+    enum record_event event, or_event;
 } actions[] = {
-    [KEEPER_ACTION_INIT] = {"INIT", RECORD_TOKEN_INITIALISED},
-    [KEEPER_ACTION_ADOPT] = {"ADOPT", RECORD_KEY_GENERATED},
-    [KEEPER_ACTION_RELEASE] = {"RELEASE", RECORD_RELEASE_GRANTED},
-    [KEEPER_ACTION_DESTROY] = {"DESTROY", RECORD_KEY_DESTROYING},
-    [KEEPER_ACTION_PUBLISH] = {"PUBLISH", RECORD_KEY_PUBLISHED},
+    [KEEPER_ACTION_INIT] = {"INIT", RECORD_TOKEN_INITIALISED, RECORD_NONE},
+    [KEEPER_ACTION_ADOPT] = {"ADOPT", RECORD_KEY_GENERATED, RECORD_NONE},
+    [KEEPER_ACTION_RELEASE] = {"RELEASE", RECORD_RELEASE_GRANTED, RECORD_NONE},
+    [KEEPER_ACTION_DESTROY] = {"DESTROY", RECORD_KEY_DESTROYING, RECORD_NONE},
+    [KEEPER_ACTION_PUBLISH] = {"PUBLISH", RECORD_KEY_PUBLISHED, RECORD_NONE},
+    [KEEPER_ACTION_ACKNOWLEDGE] = {"ACKNOWLEDGE", RECORD_PEER_STAGED, RECORD_PEER_RETIRED},
+    [KEEPER_ACTION_REFRESH] = {"REFRESH", RECORD_KEY_REFRESHED, RECORD_NONE},
 };
 #define ACTIONS (sizeof(actions) / sizeof(actions[0]))
 
@@ -33,12 +38,15 @@ static int check_fits(const struct keeper_entry *entry, struct error *err)
     if (entry->action >= ACTIONS)
         return error_set(err, ERROR_INVALID_ARGUMENT, "action %u is unknown",
                          (unsigned)entry->action);
-    if (entry->record.event == actions[entry->action].event)
+    enum record_event event = entry->record.event, other = actions[entry->action].or_event;
+    if (event == actions[entry->action].event || (other != RECORD_NONE && event == other))
         return 0;
-    const char *event = record_event_name(entry->record.event);
-    return error_set(err, ERROR_PERMISSION_DENIED, "%s is done under %s, not under %s",
+    const char *name = record_event_name(event);
+    return error_set(err, ERROR_PERMISSION_DENIED, "%s is done under %s%s%s, not under %s",
                      actions[entry->action].name, record_event_name(actions[entry->action].event),
-                     event != NULL ? event : "an unknown event");
+                     other != RECORD_NONE ? " or " : "",
+                     other != RECORD_NONE ? record_event_name(other) : "",
+                     name != NULL ? name : "an unknown event");
 }
 
 // Whether the token holds any object of that name.
@@ -158,26 +166,63 @@ static int release(struct vault *vault, struct pace *pace, int64_t now_us,
     return done;
 }
 
-static int publish(struct vault *vault, const struct record *record,
-                   struct keeper_entry_result *result, struct error *err)
+// ---- what custody-host signs: texts that follow from the record, each of its own form ----
+
+static int sign(struct vault *vault, const char *text, struct keeper_entry_result *result,
+                struct error *err)
+{
+    size_t length = 0;
+    return sign_note(&vault->host_signer, vault->token, text, result->note, &length, err);
+}
+
+// Others are told to use a key only when the token holds it.
+static int check_held(struct vault *vault, const struct record *record, struct error *err)
 {
     const struct blob *blob = find_adopted(vault, record, err);
     if (blob == NULL)
         return -1;
     int done = unseal_named(vault, blob, record, err);
     seal_wipe(vault->seal);
-    if (done != 0)
-        return -1;
-    if (record->not_before_us >= record->not_after_us)
-        return error_set(err, ERROR_INVALID_ARGUMENT, "a bundle must end after it begins");
+    return done;
+}
+
+static int publish(struct vault *vault, const struct record *record,
+                   struct keeper_entry_result *result, struct error *err)
+{
     struct bundle bundle;
     char text[BUNDLE_TEXT_MAX];
-    size_t length = 0;
     bundle_from_record(&bundle, record);
-    if (bundle_format(&bundle, text) < 0)
-        return error_set(err, ERROR_INVALID_ARGUMENT, "a bundle's time is out of range");
-    return sign_note(&vault->host_signer, vault->token, text, result->note, &length, err);
+    if (bundle_check(&bundle, err) != 0 || bundle_format(&bundle, text) < 0)
+        return -1;
+    bool usable = bundle.state == BUNDLE_PRE_ACTIVE || bundle.state == BUNDLE_ACTIVE;
+    if (usable && check_held(vault, record, err) != 0)
+        return -1;
+    return sign(vault, text, result, err);
 }
+
+static int acknowledge(struct vault *vault, const struct record *record,
+                       struct keeper_entry_result *result, struct error *err)
+{
+    struct acknowledgement ack;
+    char text[ACKNOWLEDGEMENT_TEXT_MAX];
+    acknowledgement_from_record(&ack, record);
+    if (acknowledgement_check(&ack, err) != 0 || acknowledgement_format(&ack, text) < 0)
+        return -1;
+    return sign(vault, text, result, err);
+}
+
+static int refresh(struct vault *vault, const struct record *record,
+                   struct keeper_entry_result *result, struct error *err)
+{
+    struct freshness freshness;
+    char text[FRESHNESS_TEXT_MAX];
+    freshness_from_record(&freshness, record);
+    if (freshness_check(&freshness, err) != 0 || freshness_format(&freshness, text) < 0)
+        return -1;
+    return sign(vault, text, result, err);
+}
+
+// ---- what changes the token ----
 
 static int adopt(struct vault *vault, const struct record *record, struct error *err)
 {
@@ -224,6 +269,10 @@ int action_perform(struct vault *vault, struct pace *pace, int64_t now_us,
         return blobs_destroy(vault->blobs, record->key, record->generation, err);
     case KEEPER_ACTION_PUBLISH:
         return publish(vault, record, result, err);
+    case KEEPER_ACTION_ACKNOWLEDGE:
+        return acknowledge(vault, record, result, err);
+    case KEEPER_ACTION_REFRESH:
+        return refresh(vault, record, result, err);
     }
     return error_set(err, ERROR_INVALID_ARGUMENT, "action %u is unknown", (unsigned)entry->action);
 }

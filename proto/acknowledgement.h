@@ -23,7 +23,8 @@ struct acknowledgement {
     uint64_t generation; // of peer_key
     uint8_t public_key[RECORD_KEY_SIZE];
     uint32_t state;       // PEER_STAGED or PEER_RETIRED
-    char move_sha256[65]; // of the secret whose showing says that the allowed-ips moved
+    char move_sha256[65]; // of the secret whose showing says that the allowed-ips moved; "" when
+                          // retired
     int64_t time_us;
 };
 
@@ -31,6 +32,8 @@ struct acknowledgement {
 void acknowledgement_from_record(struct acknowledgement *ack, const struct record *record);
 // The text that is signed, NUL-terminated. Returns its length, or -1 when the time is out of range.
 int acknowledgement_format(const struct acknowledgement *ack, char text[ACKNOWLEDGEMENT_TEXT_MAX]);
+// Whether it has a text that acknowledgement_parse takes. ERROR_INVALID_ARGUMENT otherwise.
+int acknowledgement_check(const struct acknowledgement *ack, struct error *err);
 // Parses the text of a note that was already verified. Accepts exactly what acknowledgement_format
 // produces.
 int acknowledgement_parse(struct acknowledgement *ack, const char *text, size_t length,

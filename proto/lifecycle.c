@@ -7,17 +7,17 @@
 #define NO (-1)
 
 // next[event][state]: NIST SP 800-57 part 1 section 7, without its "suspended", which is an
-// operator's hold here and no state. Rows that are all zero (KEY_NONE -> KEY_NONE) belong to events
-// that are about no generation.
+// operator's hold of the whole key here (rotations.h) and no state of a generation. Rows that are
+// all zero (KEY_NONE -> KEY_NONE) belong to events that are about no generation.
 // clang-format off
 static const signed char next[RECORD_EVENTS][KEY_STATES] = {
     //                           none            pre-active       active           deactivated      compromised      destroying      destroyed
     [RECORD_KEY_GENERATED]   = {KEY_PRE_ACTIVE, NO,              NO,              NO,              NO,              NO,             NO},
     [RECORD_KEY_IMPORTED]    = {KEY_PRE_ACTIVE, NO,              NO,              NO,              NO,              NO,             NO},
-    [RECORD_KEY_PUBLISHED]   = {NO,             KEY_PRE_ACTIVE,  KEY_ACTIVE,      NO,              NO,              NO,             NO},
+    // What has ended is published as such.
+    [RECORD_KEY_PUBLISHED]   = {NO,             KEY_PRE_ACTIVE,  KEY_ACTIVE,      KEY_DEACTIVATED, KEY_COMPROMISED, KEY_DESTROYING, KEY_DESTROYED},
     [RECORD_KEY_ACTIVATED]   = {NO,             KEY_ACTIVE,      NO,              KEY_ACTIVE,      NO,              NO,             NO},
     [RECORD_KEY_DEACTIVATED] = {NO,             NO,              KEY_DEACTIVATED, NO,              NO,              NO,             NO},
-    [RECORD_KEY_SUSPENDED]   = {NO,             KEY_PRE_ACTIVE,  KEY_ACTIVE,      KEY_DEACTIVATED, NO,              NO,             NO},
     [RECORD_KEY_REVOKED]     = {NO,             KEY_COMPROMISED, KEY_COMPROMISED, KEY_COMPROMISED, NO,              NO,             NO},
     [RECORD_KEY_DESTROYING]  = {NO,             KEY_DESTROYING,  KEY_DESTROYING,  KEY_DESTROYING,  KEY_DESTROYING,  KEY_DESTROYING, NO},
     [RECORD_KEY_DESTROYED]   = {NO,             NO,              NO,              NO,              NO,              KEY_DESTROYED,  NO},
@@ -45,6 +45,24 @@ bool lifecycle_may_release(enum key_state state, enum record_reason reason)
 {
     return state == KEY_PRE_ACTIVE || state == KEY_ACTIVE ||
            (state == KEY_DEACTIVATED && reason == REASON_ROLLBACK);
+}
+
+enum record_bundle_state lifecycle_bundle_state(enum key_state state)
+{
+    switch (state) {
+    case KEY_PRE_ACTIVE:
+        return BUNDLE_PRE_ACTIVE;
+    case KEY_ACTIVE:
+        return BUNDLE_ACTIVE;
+    case KEY_COMPROMISED:
+        return BUNDLE_COMPROMISED;
+    case KEY_DEACTIVATED:
+    case KEY_DESTROYING:
+    case KEY_DESTROYED:
+        return BUNDLE_DESTROYED;
+    default:
+        return BUNDLE_NONE;
+    }
 }
 
 enum key_state lifecycle_state_from_name(const char *name)

@@ -32,6 +32,10 @@ bool lifecycle_needs_approval(enum key_state state, enum record_event event);
 // deactivated one only for ROLLBACK (the grace period is the caller's to check).
 bool lifecycle_may_release(enum key_state state, enum record_reason reason);
 
+// What a bundle says of a generation in `state`: all that ended is "destroyed", but for what was
+// compromised. BUNDLE_NONE for KEY_NONE.
+enum record_bundle_state lifecycle_bundle_state(enum key_state state);
+
 // "pre-active"; "none" for a number that is none of them.
 const char *lifecycle_state_name(enum key_state state);
 // And back; KEY_NONE for what is none of them.

@@ -40,6 +40,12 @@ bool line_text(const struct line *line, char *text, size_t size)
     return true;
 }
 
+bool lines_take_text(struct lines *lines, const char *prefix, char *text, size_t size)
+{
+    struct line value;
+    return lines_take(lines, prefix, &value) && line_text(&value, text, size);
+}
+
 bool line_is_dash(const struct line *line)
 {
     return line->length == 1 && line->text[0] == '-';

@@ -32,6 +32,8 @@ bool line_skip(struct line *line, const char *prefix);
 // The line as a string, of fewer than `size` bytes and without a NUL; what it does not fill of
 // `text` becomes zero.
 bool line_text(const struct line *line, char *text, size_t size);
+// Takes the next line as lines_take and line_text do.
+bool lines_take_text(struct lines *lines, const char *prefix, char *text, size_t size);
 // Whether the line is "-", which stands for what is absent.
 bool line_is_dash(const struct line *line);
 // The line as `digits` lower-case hex digits; `text` has room for them and a NUL.

@@ -186,7 +186,8 @@ struct record {
     uint64_t offset; // log.recovered: where in the segment the bytes set aside began,
     uint64_t length; // how many they were,
     char sha256[65]; // and their digest; lower-case hex. log.sealed, daemon.stopped: of the
-                     // snapshot of the state before the record (snapshot.h)
+                     // snapshot of the state before the record (snapshot.h).
+                     // key.refreshed: of the text of the bundle published last
     char request_id[RECORD_REQUEST_MAX + 1];     // approval.*, and what was done with the approvals
     uint32_t operation;                          // enum record_operation, in approval.requested
     char operator_name[RECORD_OPERATOR_MAX + 1]; // approval.given: who approves,
@@ -206,7 +207,7 @@ struct record {
     uint8_t receive_key[RECORD_KEY_SIZE]; // X25519: what preshared keys are sealed to
     char address[RECORD_ADDRESS_MAX + 1]; // where the host takes move datagrams inside the tunnel,
     uint32_t port;                        // UDP
-    char previous[65];    // SHA-256 of the bundle before (its whole note), lower-case hex
+    char previous[65];    // SHA-256 of the text of the bundle before, lower-case hex
     char move_sha256[65]; // peer.staged: of the secret that will tell of the move; lower-case hex
     char method[RECORD_METHOD_MAX + 1]; // rotation.confirmed, rolled-back: "hold", "pair", "poll"
     uint64_t epoch;                     // of a preshared key
@@ -229,10 +230,10 @@ enum record_reason record_reason_from_name(const char *name);
 const char *record_purpose_name(enum record_purpose purpose);
 enum record_purpose record_purpose_from_name(const char *name);
 const char *record_operation_name(enum record_operation operation);
-const char *record_peer_state_name(enum record_peer_state state);
-const char *record_bundle_state_name(enum record_bundle_state state);
 enum record_operation record_operation_from_name(const char *name);
+const char *record_peer_state_name(enum record_peer_state state);
 enum record_peer_state record_peer_state_from_name(const char *name);
+const char *record_bundle_state_name(enum record_bundle_state state);
 enum record_bundle_state record_bundle_state_from_name(const char *name);
 
 // RFC 3339 in UTC with microseconds, "2026-11-22T10:11:12.123456Z", and back. Years 1970 to 9999.

@@ -13,7 +13,7 @@
 #include "merkle.h"
 
 #define FIRST_LINE  "custody state v1"
-#define FIELDS_MAX  11 // of a line
+#define FIELDS_MAX  12 // of a line
 #define BASE64_SIZE sodium_base64_ENCODED_LEN(32, sodium_base64_VARIANT_ORIGINAL)
 
 void snapshot_name(uint64_t next, char name[SNAPSHOT_NAME_SIZE])
@@ -60,6 +60,30 @@ static void format_key(FILE *out, const struct state_key *key)
             key->releases, time_text(key->released_us, released));
 }
 
+static void format_rotation(FILE *out, const struct rotation *rotation)
+{
+    char started[RECORD_TIME_SIZE], ended[RECORD_TIME_SIZE], suspended[RECORD_TIME_SIZE];
+    const char *reason = record_reason_name(rotation->reason);
+    const char *bundle_state = record_bundle_state_name(rotation->bundle_state);
+    fprintf(out,
+            "rotation %s %" PRIu64 " %s %s %s %" PRIu32 " %" PRIu64 " %s %" PRIu64 " %s %s %s\n",
+            rotation->key, rotation->generation, reason != NULL ? reason : "-",
+            time_text(rotation->started_us, started), time_text(rotation->ended_us, ended),
+            rotation->failures, rotation->confirmed, time_text(rotation->suspended_us, suspended),
+            rotation->bundle_generation, bundle_state != NULL ? bundle_state : "-",
+            or_dash(rotation->bundle_sha256), or_dash(rotation->ticket));
+}
+
+static void format_peer(FILE *out, const struct peer *peer)
+{
+    char staged[RECORD_TIME_SIZE], moved[RECORD_TIME_SIZE], retired[RECORD_TIME_SIZE];
+    char public_key[BASE64_SIZE];
+    fprintf(out, "peer %s %s %s %" PRIu64 " %s %s %s %s %s\n", peer->key, peer->host,
+            peer->peer_key, peer->generation, record_peer_state_name(peer->state),
+            base64_text(peer->public_key, public_key), time_text(peer->staged_us, staged),
+            time_text(peer->moved_us, moved), time_text(peer->retired_us, retired));
+}
+
 static void format_lease(FILE *out, const struct state_lease *lease)
 {
     char expires[RECORD_TIME_SIZE];
@@ -96,6 +120,10 @@ char *snapshot_format(const struct state *state, size_t *length, struct error *e
     format_head(out, state);
     for (size_t i = 0; i < state_keys(state); i++)
         format_key(out, state_key_at(state, i));
+    for (size_t i = 0; i < state_rotations(state)->count; i++)
+        format_rotation(out, &state_rotations(state)->items[i]);
+    for (size_t i = 0; i < state_peers(state)->count; i++)
+        format_peer(out, &state_peers(state)->items[i]);
     for (const struct state_lease *lease = state_lease_first(state); lease != NULL;
          lease = state_lease_next(lease))
         format_lease(out, lease);
@@ -146,25 +174,16 @@ static bool split(struct line line, size_t want, struct fields *fields)
     return fields->count == want;
 }
 
-static bool is_dash(const struct line *field)
-{
-    return field->length == 1 && field->text[0] == '-';
-}
-
-// As it stands: a dash is a dash.
-static bool verbatim_field(const struct line *field, char *text, size_t size)
-{
-    if (field->length >= size || memchr(field->text, '\0', field->length) != NULL)
-        return false;
-    memcpy(text, field->text, field->length);
-    memset(text + field->length, 0, size - field->length);
-    return true;
-}
-
+// "" for a dash; line_text takes it as it stands.
 static bool text_field(const struct line *field, char *text, size_t size)
 {
     const struct line empty = {.text = field->text, .length = 0};
-    return verbatim_field(is_dash(field) ? &empty : field, text, size);
+    return line_text(line_is_dash(field) ? &empty : field, text, size);
+}
+
+static bool hex_field(const struct line *field, char text[65])
+{
+    return line_is_dash(field) ? text_field(field, text, 65) : line_hex(field, text, 64);
 }
 
 static bool u32_field(const struct line *field, uint32_t *value)
@@ -179,13 +198,13 @@ static bool u32_field(const struct line *field, uint32_t *value)
 static bool time_field(const struct line *field, int64_t *time_us)
 {
     *time_us = 0;
-    return is_dash(field) || record_time_parse(field->text, field->length, time_us) == 0;
+    return line_is_dash(field) || record_time_parse(field->text, field->length, time_us) == 0;
 }
 
 static bool base64_field(const struct line *field, uint8_t bytes[32])
 {
     memset(bytes, 0, 32);
-    return is_dash(field) || line_base64(field, bytes, 32);
+    return line_is_dash(field) || line_base64(field, bytes, 32);
 }
 
 static bool parse_key(const struct fields *f, struct state_key *key)
@@ -206,6 +225,44 @@ static bool parse_key(const struct fields *f, struct state_key *key)
            time_field(&f->items[7], &key->deactivated_us) &&
            line_decimal(&f->items[8], &key->releases) &&
            time_field(&f->items[9], &key->released_us);
+}
+
+static bool parse_rotation(const struct fields *f, struct rotation *rotation)
+{
+    char name[64];
+    memset(rotation, 0, sizeof(*rotation));
+    if (!text_field(&f->items[0], rotation->key, sizeof(rotation->key)) ||
+        !line_decimal(&f->items[1], &rotation->generation) ||
+        !text_field(&f->items[2], name, sizeof(name)))
+        return false;
+    rotation->reason = record_reason_from_name(name);
+    if (!time_field(&f->items[3], &rotation->started_us) ||
+        !time_field(&f->items[4], &rotation->ended_us) ||
+        !u32_field(&f->items[5], &rotation->failures) ||
+        !line_decimal(&f->items[6], &rotation->confirmed) ||
+        !time_field(&f->items[7], &rotation->suspended_us) ||
+        !line_decimal(&f->items[8], &rotation->bundle_generation) ||
+        !text_field(&f->items[9], name, sizeof(name)))
+        return false;
+    rotation->bundle_state = record_bundle_state_from_name(name);
+    return hex_field(&f->items[10], rotation->bundle_sha256) &&
+           text_field(&f->items[11], rotation->ticket, sizeof(rotation->ticket));
+}
+
+static bool parse_peer(const struct fields *f, struct peer *peer)
+{
+    char name[64];
+    memset(peer, 0, sizeof(*peer));
+    if (!text_field(&f->items[0], peer->key, sizeof(peer->key)) || !name_is_key(peer->key) ||
+        !text_field(&f->items[1], peer->host, sizeof(peer->host)) || !name_is_host(peer->host) ||
+        !text_field(&f->items[2], peer->peer_key, sizeof(peer->peer_key)) ||
+        !name_is_key(peer->peer_key) || !line_decimal(&f->items[3], &peer->generation) ||
+        peer->generation == 0 || !text_field(&f->items[4], name, sizeof(name)))
+        return false;
+    peer->state = record_peer_state_from_name(name);
+    return peer->state != PEER_NONE && base64_field(&f->items[5], peer->public_key) &&
+           time_field(&f->items[6], &peer->staged_us) &&
+           time_field(&f->items[7], &peer->moved_us) && time_field(&f->items[8], &peer->retired_us);
 }
 
 static bool parse_lease(const struct fields *f, struct state_lease *lease)
@@ -244,7 +301,7 @@ static bool parse_approval(const struct fields *f, struct request_approval *appr
     memset(approval, 0, sizeof(*approval));
     return text_field(&f->items[0], approval->key_sha256, sizeof(approval->key_sha256)) &&
            u32_field(&f->items[1], &approval->uid) &&
-           verbatim_field(&f->items[2], approval->operator_name, sizeof(approval->operator_name));
+           line_text(&f->items[2], approval->operator_name, sizeof(approval->operator_name));
 }
 
 // Takes "NAME VALUE" of the head, in its order.
@@ -276,10 +333,18 @@ static bool parse_line(struct line line, struct state *state, struct request_lis
 {
     struct fields fields;
     struct state_key key;
+    struct rotation rotation;
+    struct peer peer;
     struct state_lease lease;
     if (line_skip(&line, "key "))
         return split(line, 10, &fields) && parse_key(&fields, &key) &&
                state_restore_key(state, &key, err) == 0;
+    if (line_skip(&line, "rotation "))
+        return split(line, 12, &fields) && parse_rotation(&fields, &rotation) &&
+               state_restore_rotation(state, &rotation, err) == 0;
+    if (line_skip(&line, "peer "))
+        return split(line, 9, &fields) && parse_peer(&fields, &peer) &&
+               state_restore_peer(state, &peer, err) == 0;
     if (line_skip(&line, "lease "))
         return split(line, 7, &fields) && parse_lease(&fields, &lease) &&
                state_restore_lease(state, &lease, err) == 0;

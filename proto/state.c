@@ -36,6 +36,8 @@ struct state {
     size_t lease_count;
     void *lease_tree; // tsearch's
     struct request_list requests;
+    struct rotations rotations;
+    struct peers peers;
 };
 
 struct state *state_new(void)
@@ -66,6 +68,8 @@ void state_free(struct state *state)
         return;
     while (!TAILQ_EMPTY(&state->leases))
         close_lease(state, TAILQ_FIRST(&state->leases));
+    rotations_free(&state->rotations);
+    peers_free(&state->peers);
     free(state->keys);
     free(state);
 }
@@ -105,6 +109,16 @@ const char *state_host(const struct state *state)
 const struct request_list *state_requests(const struct state *state)
 {
     return &state->requests;
+}
+
+const struct rotations *state_rotations(const struct state *state)
+{
+    return &state->rotations;
+}
+
+const struct peers *state_peers(const struct state *state)
+{
+    return &state->peers;
 }
 
 size_t state_keys(const struct state *state)
@@ -287,6 +301,21 @@ static int check_outcome(const struct state *state, const struct record *record,
     return 0;
 }
 
+static int check_bundle(const struct state_key *key, const struct record *record, struct error *err)
+{
+    enum record_bundle_state state = lifecycle_bundle_state(key->state);
+    const char *says = record_bundle_state_name(record->bundle_state);
+    if (record->bundle_state != state)
+        return error_set(err, ERROR_FAILED_PRECONDITION,
+                         "bundle_state is %s, but key %s generation %" PRIu64
+                         " is %s, whose bundle says %s",
+                         says != NULL ? says : "missing", key->name, key->generation,
+                         lifecycle_state_name(key->state), record_bundle_state_name(state));
+    if (memcmp(record->public_key, key->public_key, sizeof(key->public_key)) != 0)
+        return error_set(err, ERROR_FAILED_PRECONDITION, "public_key is not the generation's");
+    return 0;
+}
+
 static int check_generation(const struct state *state, const struct record *record,
                             struct error *err)
 {
@@ -314,6 +343,8 @@ static int check_generation(const struct state *state, const struct record *reco
             return error_set(err, ERROR_FAILED_PRECONDITION,
                              "key %s already has an active generation", record->key);
         return 0;
+    case RECORD_KEY_PUBLISHED:
+        return check_bundle(key, record, err);
     case RECORD_RELEASE_GRANTED:
         return check_grant(state, key, record, err);
     case RECORD_RELEASE_APPLIED:
@@ -336,6 +367,60 @@ static int check_requested_key(const struct state *state, const struct record *r
                      "%" PRIu64 " is %s",
                      record->key, record->generation,
                      lifecycle_state_name(key != NULL ? key->state : KEY_NONE));
+}
+
+static int check_rotation_started(const struct state *state, const struct record *record,
+                                  struct error *err)
+{
+    const struct state_key *key = state_key_pre_active(state, record->key);
+    if (key != NULL && key->generation == record->generation)
+        return 0;
+    return error_set(err, ERROR_FAILED_PRECONDITION,
+                     "generation %" PRIu64
+                     " of key %s is not its pre-active one: no rotation leads to it",
+                     record->generation, record->key);
+}
+
+// Handshakes confirm what was on the interface, and only a release brings it there.
+static int check_rotation_confirmed(const struct state *state, const struct record *record,
+                                    struct error *err)
+{
+    const struct rotation *rotation = rotations_open(&state->rotations, record->key);
+    const struct state_key *key = state_key_find(state, record->key, record->generation);
+    if (rotation == NULL || key == NULL || key->released_us >= rotation->started_us)
+        return 0; // rotations_check sees whether it is open at all
+    return error_set(err, ERROR_FAILED_PRECONDITION,
+                     "generation %" PRIu64
+                     " of key %s was not released since its rotation started: nothing can have "
+                     "confirmed it",
+                     record->generation, record->key);
+}
+
+// What is about a key as a whole is about one that the log knows.
+static int check_whole_key(const struct state *state, const struct record *record,
+                           struct error *err)
+{
+    switch (record->event) {
+    case RECORD_ROTATION_STARTED:
+        return check_rotation_started(state, record, err);
+    case RECORD_ROTATION_CONFIRMED:
+        return check_rotation_confirmed(state, record, err);
+    case RECORD_KEY_SUSPENDED:
+    case RECORD_KEY_RESUMED:
+        return state_key_highest(state, record->key) != 0
+                   ? 0
+                   : error_set(err, ERROR_FAILED_PRECONDITION, "key %s has no generation yet",
+                               record->key);
+    case RECORD_PEER_LATE:
+    case RECORD_PEER_ACKNOWLEDGED:
+        return record->peer_generation <= state_key_highest(state, record->key)
+                   ? 0
+                   : error_set(err, ERROR_FAILED_PRECONDITION,
+                               "key %s has no generation %" PRIu64 " that a peer could know of",
+                               record->key, record->peer_generation);
+    default:
+        return 0;
+    }
 }
 
 // The digest that log.sealed and daemon.stopped bear is that of the state they were written in.
@@ -380,6 +465,10 @@ int state_check(const struct state *state, const struct record *record, struct e
     if (is_about_a_generation(record->event) && check_generation(state, record, err) != 0)
         return -1;
     if (record->event == RECORD_APPROVAL_REQUESTED && check_requested_key(state, record, err) != 0)
+        return -1;
+    if (check_whole_key(state, record, err) != 0 ||
+        rotations_check(&state->rotations, record, err) != 0 ||
+        peers_check(&state->peers, record, err) != 0)
         return -1;
     return request_list_check(&state->requests, record, err);
 }
@@ -446,6 +535,9 @@ static int open_lease(struct state *state, const struct record *record, struct e
 // What must succeed before anything else changes: the allocations.
 static int make_room(struct state *state, const struct record *record, struct error *err)
 {
+    if (rotations_reserve(&state->rotations, record, err) != 0 ||
+        peers_reserve(&state->peers, record, err) != 0)
+        return -1;
     switch (record->event) {
     case RECORD_KEY_GENERATED:
     case RECORD_KEY_IMPORTED:
@@ -527,6 +619,8 @@ int state_apply(struct state *state, const struct record *record, struct error *
         forget_destroyed(state, record->key);
     }
     request_list_apply(&state->requests, record);
+    rotations_apply(&state->rotations, record);
+    peers_apply(&state->peers, record);
     state->size++;
     state->time_us = record->time_us;
     return 0;
@@ -554,6 +648,24 @@ int state_restore_key(struct state *state, const struct state_key *key, struct e
         return -1;
     state->keys[state->key_count++] = *key;
     return 0;
+}
+
+int state_restore_rotation(struct state *state, const struct rotation *rotation, struct error *err)
+{
+    const struct state_key *key = state_key_find(state, rotation->key, rotation->generation);
+    bool known = rotation->generation == 0
+                     ? state_key_highest(state, rotation->key) != 0
+                     : key != NULL && (key->state == KEY_PRE_ACTIVE || key->state == KEY_ACTIVE);
+    if (!known || (rotation->generation != 0 && rotation->suspended_us != 0))
+        return error_set(err, ERROR_INVALID_ARGUMENT,
+                         "the rotation of key %s is of no generation that it could be of",
+                         rotation->key);
+    return rotations_restore(&state->rotations, rotation, err);
+}
+
+int state_restore_peer(struct state *state, const struct peer *peer, struct error *err)
+{
+    return peers_restore(&state->peers, peer, err);
 }
 
 int state_restore_lease(struct state *state, const struct state_lease *lease, struct error *err)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the records say: keys, their generations and open leases, built only by applying records in
-// order.
+// What the records say: keys, their generations and open leases, rotations and counterparts' keys,
+// built only by applying records in order.
 #ifndef PROTO_STATE_H
 #define PROTO_STATE_H
 
@@ -102,6 +102,8 @@ void state_restore_head(struct state *state, const struct state_head *head);
 // Each must come after the one before it in the state's own order. -1 with `err` otherwise, and
 // when out of memory.
 int state_restore_key(struct state *state, const struct state_key *key, struct error *err);
+int state_restore_rotation(struct state *state, const struct rotation *rotation, struct error *err);
+int state_restore_peer(struct state *state, const struct peer *peer, struct error *err);
 int state_restore_lease(struct state *state, const struct state_lease *lease, struct error *err);
 int state_restore_requests(struct state *state, const struct request_list *requests,
                            struct error *err);

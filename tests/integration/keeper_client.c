@@ -64,6 +64,17 @@ static const struct {
     FIELD("not_before_us", NUMBER64, not_before_us),
     FIELD("not_after_us", NUMBER64, not_after_us),
     FIELD("detail", TEXT, detail),
+    FIELD("sha256", TEXT, sha256),
+    FIELD("peer", TEXT, peer),
+    FIELD("peer_key", TEXT, peer_key),
+    FIELD("peer_generation", NUMBER64, peer_generation),
+    FIELD("peer_public_key", BYTES, peer_public_key),
+    FIELD("bundle_state", NUMBER32, bundle_state),
+    FIELD("receive_key", BYTES, receive_key),
+    FIELD("address", TEXT, address),
+    FIELD("port", NUMBER32, port),
+    FIELD("previous", TEXT, previous),
+    FIELD("move_sha256", TEXT, move_sha256),
     FIELD("request_id", TEXT, request_id),
     FIELD("operation", NUMBER32, operation),
     FIELD("operator_name", TEXT, operator_name),
@@ -165,7 +176,7 @@ static json_t *describe_body(const struct keeper_reply *reply)
                          (json_int_t)reply->body.log_opened.offset);
     case KEEPER_ENTRY:
         return json_pack("{s:i, s:o, s:s}", "index", (int)reply->body.result.index, "box",
-                         hex(reply->body.result.box, KEEPER_BOX_SIZE), "bundle",
+                         hex(reply->body.result.box, KEEPER_BOX_SIZE), "note",
                          reply->body.result.note);
     case KEEPER_COMMIT:
         return json_pack("{s:I, s:s}", "size", (json_int_t)reply->body.committed.size, "checkpoint",

@@ -168,6 +168,7 @@ static void fill_new_key(struct record *record, uint64_t number, uint64_t part)
         record->purpose = PURPOSE_WIREGUARD;
     } else if (part == 1) {
         record->event = RECORD_KEY_PUBLISHED;
+        record->bundle_state = BUNDLE_PRE_ACTIVE;
         record->not_before_us = record->time_us;
         record->not_after_us = record->time_us + 2592000 * SECOND;
     } else {

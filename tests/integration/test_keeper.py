@@ -350,7 +350,7 @@ def test_bundle_is_signed_by_the_host_key(honest):
     status = honest.keeper.ok("status")
     answer = honest.do(PUBLISH, "key.published", key="wga", generation=1, public_key=honest.public,
                        not_before_us=1_790_000_000_000_000, not_after_us=1_792_000_000_000_000)
-    text = verify_note(answer["body"]["bundle"], status["host_vkey"])
+    text = verify_note(answer["body"]["note"], status["host_vkey"])
     assert text.splitlines()[:5] == ["custody bundle v1", f"host {HOST}", "key wga", "generation 1",
                                      f"public-key {base64.b64encode(honest.public).decode()}"]
 
