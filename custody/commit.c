@@ -23,6 +23,8 @@ struct pending {
     struct record record;
     enum keeper_action action;
     bool in_file; // appended before, in an earlier life of the daemon
+    bool follows; // one of its group comes before it: where that is not recorded, it is not either
+    unsigned group; // how many of its group come after it
     commit_done_fn *done;
     void *context;
 };
@@ -35,7 +37,7 @@ struct entry {
     struct merkle_hash leaf;
     struct error error;
     uint8_t box[KEEPER_BOX_SIZE];
-    char bundle[NOTE_MAX];
+    char note[NOTE_MAX];
 };
 
 struct batch {
@@ -60,6 +62,8 @@ struct commit {
     size_t snapshot_length;
     char head[NOTE_MAX]; // the latest
     bool clock_stepped;  // said so already
+    bool group_failed;    // the record taken last was not recorded, because of group_error
+    struct error group_error;
     struct error closed_because;
     struct queue queue;
     struct batch batches[2];       // while one is answered, the other is committing already
@@ -104,7 +108,7 @@ static void finish_batch(struct commit *commit, struct batch *batch, const char 
             .line = batch->lines + entry->line_offset,
             .line_length = entry->line_length,
             .box = entry->box,
-            .bundle = entry->bundle,
+            .note = entry->note,
             .checkpoint = checkpoint,
         };
         finish(entry->pending, &result);
@@ -119,6 +123,7 @@ void commit_close(struct commit *commit, const struct error *why)
     commit->closed_because = *why;
     commit->state = NULL;
     commit->rotating = false;
+    commit->group_failed = false;
     free(commit->snapshot);
     commit->snapshot = NULL;
     for (unsigned i = 0; i < commit->batch->count; i++)
@@ -159,6 +164,27 @@ static int stamp_digest(struct commit *commit, struct record *record, struct err
     return 0;
 }
 
+// A bundle and a freshness note follow from what the records before say, whatever was published
+// while they waited.
+static void stamp_note(const struct commit *commit, struct record *record)
+{
+    const struct rotation *rotation = rotations_find(state_rotations(commit->state), record->key);
+    const struct state_key *key =
+        state_key_find(commit->state, record->key, record->generation);
+    if (record->event == RECORD_KEY_PUBLISHED) {
+        record->bundle_state = key == NULL                       ? BUNDLE_NONE
+                               : key->state == KEY_PRE_ACTIVE    ? BUNDLE_PRE_ACTIVE
+                               : key->state == KEY_ACTIVE        ? BUNDLE_ACTIVE
+                               : key->state == KEY_COMPROMISED   ? BUNDLE_COMPROMISED
+                                                                 : BUNDLE_DESTROYED;
+        if (rotation != NULL)
+            memcpy(record->previous, rotation->bundle_sha256, sizeof(record->previous));
+    } else if (rotation != NULL) {
+        record->generation = rotation->bundle_generation;
+        memcpy(record->sha256, rotation->bundle_sha256, sizeof(record->sha256));
+    }
+}
+
 // Time never runs back: the later of now and the last record's. A clock that was set back is
 // recorded, once.
 static int stamp(struct commit *commit, struct record *record, struct error *err)
@@ -170,6 +196,8 @@ static int stamp(struct commit *commit, struct record *record, struct error *err
     // A lease is counted from its record's time, whatever the clock did while the record waited.
     if (record->event == RECORD_RELEASE_GRANTED && record->expires_us < record->time_us)
         record->expires_us = record->time_us;
+    if (record->event == RECORD_KEY_PUBLISHED || record->event == RECORD_KEY_REFRESHED)
+        stamp_note(commit, record);
     if (record->event == RECORD_LOG_SEALED || record->event == RECORD_DAEMON_STOPPED)
         return stamp_digest(commit, record, err);
     return 0;
@@ -232,7 +260,7 @@ static int add_entry(struct commit *commit, struct pending *pending, struct erro
     entry->pending = pending;
     entry->error.code = ERROR_OK;
     entry->error.message[0] = '\0';
-    entry->bundle[0] = '\0';
+    entry->note[0] = '\0';
     if (!pending->in_file && (stamp(commit, &pending->record, err) != 0 ||
                               state_check(commit->state, &pending->record, err) != 0))
         return -1;
@@ -298,19 +326,24 @@ static void gather(struct commit *commit)
         note_clock(commit);
     while (batch->count < KEEPER_BATCH_MAX && !is_sealed(batch)) {
         struct pending *pending = STAILQ_FIRST(&commit->queue);
-        if (!alone && seal_is_due(commit)) {
+        bool within = pending != NULL && pending->follows;
+        if (!alone && !within && seal_is_due(commit)) {
             add_seal(commit);
             return;
         }
         if (pending == NULL ||
-            (batch->count > 0 && pending->in_file != batch->entries[0].pending->in_file))
+            (batch->count > 0 && pending->in_file != batch->entries[0].pending->in_file) ||
+            (batch->count > 0 && !within && batch->count + pending->group >= KEEPER_BATCH_MAX))
             return;
-        int added = add_entry(commit, pending, &why);
+        int added = within && commit->group_failed ? -1 : add_entry(commit, pending, &why);
         if (added == 1)
             return;
         STAILQ_REMOVE_HEAD(&commit->queue, link);
+        if (added < 0 && !(within && commit->group_failed))
+            commit->group_error = why;
+        commit->group_failed = added < 0;
         if (added < 0)
-            fail(pending, &why);
+            fail(pending, &commit->group_error);
     }
 }
 
@@ -464,7 +497,7 @@ static void take_entry_reply(struct commit *commit, const struct keeper_reply *r
     if (reply->error.code != ERROR_OK)
         return;
     memcpy(entry->box, reply->body.result.box, sizeof(entry->box));
-    memcpy(entry->bundle, reply->body.result.note, sizeof(entry->bundle));
+    memcpy(entry->note, reply->body.result.note, sizeof(entry->note));
 }
 
 static void on_reply(void *context, const struct keeper_reply *reply)
@@ -510,36 +543,79 @@ static void on_reply(void *context, const struct keeper_reply *reply)
 
 // ---- the queue ----
 
-static int enqueue(struct commit *commit, const struct record *record, enum keeper_action action,
-                   bool in_file, commit_done_fn *done, void *context, struct error *err)
+static struct pending *new_pending(const struct commit_entry *entry, struct error *err)
 {
-    if (!commit->open)
-        return error_set(err, ERROR_UNAVAILABLE, "nothing can be recorded: %s",
-                         commit->closed_because.message);
     struct pending *pending = calloc(1, sizeof(*pending));
-    if (pending == NULL)
-        return error_set(err, ERROR_RESOURCE_EXHAUSTED, "out of memory for a record");
-    pending->record = *record;
-    pending->action = action;
-    pending->in_file = in_file;
-    pending->done = done;
-    pending->context = context;
+    if (pending == NULL) {
+        error_set(err, ERROR_RESOURCE_EXHAUSTED, "out of memory for a record");
+        return NULL;
+    }
+    pending->record = entry->record;
+    pending->action = entry->action;
+    pending->done = entry->done;
+    pending->context = entry->context;
+    return pending;
+}
+
+static int check_open(const struct commit *commit, struct error *err)
+{
+    if (commit->open)
+        return 0;
+    return error_set(err, ERROR_UNAVAILABLE, "nothing can be recorded: %s",
+                     commit->closed_because.message);
+}
+
+static void enqueue(struct commit *commit, struct pending *pending)
+{
     STAILQ_INSERT_TAIL(&commit->queue, pending, link);
     if (commit->batch->count == 0)
         event_active(commit->kick, 0, 0);
+}
+
+int commit_submit_all(struct commit *commit, const struct commit_entry *entries, unsigned count,
+                      struct error *err)
+{
+    struct pending *pendings[COMMIT_GROUP_MAX];
+    if (check_open(commit, err) != 0)
+        return -1;
+    for (unsigned i = 0; i < count; i++) {
+        pendings[i] = new_pending(&entries[i], err);
+        if (pendings[i] == NULL) {
+            while (i > 0)
+                free(pendings[--i]);
+            return -1;
+        }
+        pendings[i]->follows = i > 0;
+        pendings[i]->group = count - 1 - i;
+    }
+    for (unsigned i = 0; i < count; i++)
+        enqueue(commit, pendings[i]);
+    return 0;
+}
+
+static int submit(struct commit *commit, const struct record *record, enum keeper_action action,
+                  bool in_file, commit_done_fn *done, void *context, struct error *err)
+{
+    const struct commit_entry entry = {
+        .record = *record, .action = action, .done = done, .context = context};
+    struct pending *pending = check_open(commit, err) == 0 ? new_pending(&entry, err) : NULL;
+    if (pending == NULL)
+        return -1;
+    pending->in_file = in_file;
+    enqueue(commit, pending);
     return 0;
 }
 
 int commit_submit(struct commit *commit, const struct record *record, enum keeper_action action,
                   commit_done_fn *done, void *context, struct error *err)
 {
-    return enqueue(commit, record, action, false, done, context, err);
+    return submit(commit, record, action, false, done, context, err);
 }
 
 int commit_resubmit(struct commit *commit, const struct record *record, enum keeper_action action,
                     commit_done_fn *done, void *context, struct error *err)
 {
-    return enqueue(commit, record, action, true, done, context, err);
+    return submit(commit, record, action, true, done, context, err);
 }
 
 // ---- life ----

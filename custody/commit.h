@@ -28,7 +28,7 @@ struct commit_result {
     const char *line;            // without its newline; `line_length` bytes
     size_t line_length;
     const uint8_t *box;     // of KEEPER_ACTION_RELEASE: KEEPER_BOX_SIZE bytes
-    const char *bundle;     // of KEEPER_ACTION_PUBLISH
+    const char *note;       // of KEEPER_ACTION_PUBLISH, ACKNOWLEDGE and REFRESH
     const char *checkpoint; // the signed head that covers it
 };
 // Pointers in `result` live until the call returns.
@@ -63,6 +63,21 @@ bool commit_is_idle(const struct commit *commit);
 // (may be NULL) is called exactly once, never from within this call. Fails when closed.
 int commit_submit(struct commit *commit, const struct record *record, enum keeper_action action,
                   commit_done_fn *done, void *context, struct error *err);
+
+// A record of several that are queued together.
+struct commit_entry {
+    struct record record;
+    enum keeper_action action;
+    commit_done_fn *done; // may be NULL
+    void *context;
+};
+
+// Queues several records, which go into the log one after the other, and into one batch where they
+// fit: from the first that cannot be recorded on, none is. 1 to COMMIT_GROUP_MAX; fails when closed,
+// and then queues none.
+#define COMMIT_GROUP_MAX 4
+int commit_submit_all(struct commit *commit, const struct commit_entry *entries, unsigned count,
+                      struct error *err);
 
 // Queues a record that stands in the segment already and was applied to the state, but is not
 // signed.

@@ -15,6 +15,7 @@
 
 #include "say.h"
 #include "service.h"
+#include "watches.h"
 
 #define STATUS_INTERVAL_S 2 // how old what `status` tells of the token may be
 #define PUBLISH_DELAY_MS  50
@@ -114,6 +115,9 @@ static void on_committed(void *context, const struct record *record)
 {
     struct daemon *daemon = context;
     projection_feed(daemon->projection, record, 1);
+    steps_note(daemon->steps, record);
+    watches_note(daemon->watches, record);
+    rotation_timer_note(daemon->rotation_timer, record);
 }
 
 static struct log_limits log_limits(const struct config *config)
@@ -199,6 +203,14 @@ static void on_commit_idle(void *context)
 
 // ---- signals ----
 
+static void say_warnings(const struct config *config)
+{
+    char text[CONFIG_WARNING_SIZE];
+    for (size_t i = 0; i < config->key_count; i++)
+        if (config_key_warning(&config->keys[i], text))
+            say(LOG_WARNING, "%s", text);
+}
+
 static void on_reload(evutil_socket_t fd, short what, void *context)
 {
     struct daemon *daemon = context;
@@ -227,6 +239,8 @@ static void on_reload(evutil_socket_t fd, short what, void *context)
     memcpy(record.policy_sha256, old->sha256, sizeof(record.policy_sha256));
     if (daemon->phase == DAEMON_READY && !daemon->stopping)
         daemon_record(daemon, &record);
+    say_warnings(old);
+    rotation_timer_look(daemon->rotation_timer);
     say(LOG_NOTICE, "configuration read again");
 }
 
@@ -251,6 +265,7 @@ static void on_stop(evutil_socket_t fd, short what, void *context)
     sd_notify(0, "STOPPING=1");
     say(LOG_NOTICE, "stopping");
     listener_drain(daemon->listener);
+    watches_end(daemon->watches);
     event_add(daemon->stop_timer, &patience);
     stop_if_done(daemon);
 }
@@ -381,6 +396,12 @@ static int make_service(struct daemon *daemon, struct error *err)
     daemon->leases = leases_new(daemon, err);
     if (daemon->leases == NULL)
         return -1;
+    daemon->watches = watches_new(daemon, err);
+    if (daemon->watches == NULL)
+        return -1;
+    daemon->rotation_timer = rotation_timer_new(daemon, err);
+    if (daemon->rotation_timer == NULL)
+        return -1;
     daemon->listener = listener_new(daemon->base, daemon->config, &handlers, err);
     return daemon->listener != NULL ? 0 : -1;
 }
@@ -402,7 +423,9 @@ struct daemon *daemon_new(const char *config_path, struct error *err)
     daemon->base = event_base_new();
     daemon->state = state_new();
     daemon->rates = policy_rates_new();
-    if (daemon->base == NULL || daemon->state == NULL || daemon->rates == NULL)
+    daemon->steps = steps_new();
+    if (daemon->base == NULL || daemon->state == NULL || daemon->rates == NULL ||
+        daemon->steps == NULL)
         goto fail;
     daemon->status_timer = event_new(daemon->base, -1, EV_PERSIST, on_status_timer, daemon);
     daemon->publish_timer = evtimer_new(daemon->base, on_publish_timer, daemon);
@@ -432,6 +455,7 @@ int daemon_run(struct daemon *daemon)
             goto cleanup;
     }
     event_add(daemon->status_timer, &interval);
+    say_warnings(daemon->config);
     keeper_link_start(daemon->link);
     sd_notify(0, "READY=1");
     result = event_base_dispatch(daemon->base) < 0 ? -1 : 0;
@@ -459,10 +483,13 @@ void daemon_free(struct daemon *daemon)
         commit_free(daemon->commit);
     daemon->commit = NULL;
     keeper_link_free(daemon->link);
+    watches_free(daemon->watches);
     listener_free(daemon->listener);
     opening_free(daemon->opening);
     stuck_free(daemon->stuck);
     leases_free(daemon->leases);
+    rotation_timer_free(daemon->rotation_timer);
+    steps_free(daemon->steps);
     denials_free(daemon->denials);
     projection_free(daemon->projection);
     if (!hangs) {

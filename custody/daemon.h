@@ -21,7 +21,9 @@
 #include "opening.h"
 #include "policy.h"
 #include "projection.h"
+#include "rotation_timer.h"
 #include "state.h"
+#include "steps.h"
 #include "stuck.h"
 
 enum daemon_phase {
@@ -30,6 +32,8 @@ enum daemon_phase {
     DAEMON_SEALED,        // token and log disagree: status, and what leads out of it
     DAEMON_READY,
 };
+
+struct watches;
 
 struct daemon {
     struct event_base *base;
@@ -48,12 +52,16 @@ struct daemon {
     struct denials *denials;
     struct loss *loss; // what is to be done while SEALED
     struct leases *leases;
+    struct rotation_timer *rotation_timer;
+    struct steps *steps;     // of rotations
+    struct watches *watches; // that clients have open
     struct listener *listener;
     enum daemon_phase phase;
     enum error_code phase_code;            // of why it is not READY
     char phase_message[ERROR_MESSAGE_MAX]; // why
     bool started_recorded;                 // daemon.started stands in the log
     bool generating;                       // a key is being generated
+    unsigned beginning;                    // rotations that are being begun
     bool stopping;
     bool stop_recorded; // daemon.stopped is in the log, or on its way there
     int64_t started_us;

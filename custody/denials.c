@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Coalescing of denials over a window of time.
+// Coalescing of denials and findings over a window of time.
 #include "denials.h"
 
 #include <stdio.h>
@@ -28,7 +28,8 @@ struct denials {
 static bool same_kind(const struct record *a, const struct record *b)
 {
     return a->event == b->event && a->actor.uid == b->actor.uid && a->code == b->code &&
-           strcmp(a->request, b->request) == 0 && strcmp(a->key, b->key) == 0;
+           strcmp(a->request, b->request) == 0 && strcmp(a->key, b->key) == 0 &&
+           strcmp(a->peer, b->peer) == 0 && strcmp(a->peer_key, b->peer_key) == 0;
 }
 
 static void end_window(struct denials *denials)

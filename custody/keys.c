@@ -7,13 +7,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <arpa/inet.h>
+
+#include "generation.h"
 #include "policy.h"
 #include "requests.h"
 #include "say.h"
 
 // ---- answers ----
 
-static void fill_key(Custody__V1__Key *out, const struct state_key *key)
+void keys_fill(Custody__V1__Key *out, const struct state_key *key)
 {
     static const Custody__V1__KeyState states[KEY_STATES] = {
         [KEY_PRE_ACTIVE] = CUSTODY__V1__KEY_STATE__PRE_ACTIVE,
@@ -39,7 +42,7 @@ static void answer_key(struct call *call, const struct state_key *key)
 {
     Custody__V1__Response response = CUSTODY__V1__RESPONSE__INIT;
     Custody__V1__Key out;
-    fill_key(&out, key);
+    keys_fill(&out, key);
     response.body_case = CUSTODY__V1__RESPONSE__BODY_KEY;
     response.key = &out;
     call_answer(call, &response);
@@ -60,112 +63,27 @@ static void answer_with_key(struct call *call)
     answer_key(call, key);
 }
 
-// The key and ticket of an operator's request, into the record that it leads to.
-static int take_request(struct call *call, enum record_event event, const char *key,
-                        const char *ticket, struct error *err)
-{
-    struct record *record = &call->record;
-    record->event = event;
-    record->actor = call->actor;
-    if (!name_is_key(key))
-        return error_set(err, ERROR_INVALID_ARGUMENT,
-                         "'%.80s' is no key's name: 1 to %d of A-Z a-z 0-9 _ . -", key, KEY_MAX);
-    snprintf(record->key, sizeof(record->key), "%s", key);
-    if (!name_is_ticket(ticket))
-        return error_set(err, ERROR_INVALID_ARGUMENT, "a ticket is at most %d bytes of text",
-                         TICKET_MAX);
-    snprintf(record->ticket, sizeof(record->ticket), "%s", ticket);
-    return 0;
-}
-
-static int check_declared(const struct call *call, struct error *err)
-{
-    if (config_find_key(call->daemon->config, call->record.key) != NULL)
-        return 0;
-    return error_set(err, ERROR_FAILED_PRECONDITION,
-                     "key '%s' is not declared: add a section key \"%s\" to the configuration and "
-                     "send custodyd SIGHUP",
-                     call->record.key, call->record.key);
-}
-
 // ---- generating ----
 
-static void on_adopted(void *context, const struct commit_result *result)
+static void on_generated(void *context, const struct record *generated, const struct error *why)
 {
     struct call *call = context;
-    call->daemon->generating = false;
-    if (!result->recorded || result->error.code != ERROR_OK) {
-        call_fail(call, &result->error);
+    if (why != NULL) {
+        call_fail(call, why);
         return;
     }
-    call->daemon->keeper.blobs++; // until the keeper says so itself
+    call->record = *generated;
     answer_with_key(call);
-}
-
-static void on_generated(void *context, const struct keeper_reply *reply)
-{
-    struct call *call = context;
-    struct record *record = &call->record;
-    struct error err;
-    if (reply == NULL)
-        error_set(&err, ERROR_UNAVAILABLE, "the keeper was lost while it made the key");
-    else
-        err = reply->error;
-    if (err.code == ERROR_OK) {
-        opening_note_blob(call->daemon->opening, record->key, record->generation);
-        memcpy(record->public_key, reply->body.generated.public_key, sizeof(record->public_key));
-        if (commit_submit(call->daemon->commit, record, KEEPER_ACTION_ADOPT, on_adopted, call,
-                          &err) == 0)
-            return;
-    }
-    call->daemon->generating = false;
-    call_fail(call, &err);
-}
-
-static int check_may_generate(struct call *call, struct error *err)
-{
-    const struct state_key *waiting = state_key_pre_active(call->daemon->state, call->record.key);
-    if (check_declared(call, err) != 0)
-        return -1;
-    if (call->daemon->generating)
-        return error_set(err, ERROR_ABORTED, "another key is being generated: try again");
-    if (waiting != NULL)
-        return error_set(err, ERROR_FAILED_PRECONDITION,
-                         "key '%s' has a pre-active generation already, %" PRIu64
-                         ": apply or destroy that first",
-                         call->record.key, waiting->generation);
-    return 0;
 }
 
 void keys_generate(struct call *call, const Custody__V1__GenerateKey *request)
 {
-    struct daemon *daemon = call->daemon;
-    struct record *record = &call->record;
-    struct keeper_request *ask = calloc(1, sizeof(*ask));
     struct error err;
-    if (ask == NULL) {
-        error_set(&err, ERROR_RESOURCE_EXHAUSTED, "out of memory for a request to the keeper");
-        goto fail;
-    }
-    if (take_request(call, RECORD_KEY_GENERATED, request->key, request->ticket, &err) != 0 ||
-        check_may_generate(call, &err) != 0)
-        goto fail;
-    // Above whatever a crash has left in the token without a record.
-    uint64_t recorded = state_key_highest(daemon->state, record->key);
-    uint64_t stored = opening_highest_blob(daemon->opening, record->key);
-    record->generation = (recorded > stored ? recorded : stored) + 1;
-    record->purpose = PURPOSE_WIREGUARD;
-    snprintf(ask->body.generate.key, sizeof(ask->body.generate.key), "%s", record->key);
-    ask->body.generate.generation = record->generation;
-    ask->body.generate.purpose = record->purpose;
-    if (keeper_link_ask(daemon->link, ask, KEEPER_GENERATE, on_generated, call, &err) != 0)
-        goto fail;
-    daemon->generating = true;
-    free(ask);
-    return;
-fail:
-    free(ask);
-    call_fail(call, &err);
+    call->record.event = RECORD_KEY_GENERATED;
+    if (call_take_key(call, request->key, &err) == NULL ||
+        call_take_ticket(call, request->ticket, &err) != 0 ||
+        generation_make(call->daemon, &call->record, on_generated, call, &err) != 0)
+        call_fail(call, &err);
 }
 
 // ---- publishing ----
@@ -183,13 +101,33 @@ static void on_published(void *context, const struct commit_result *result)
     Custody__V1__Response response = CUSTODY__V1__RESPONSE__INIT;
     Custody__V1__Key out;
     if (key != NULL) {
-        fill_key(&out, key);
+        keys_fill(&out, key);
         published.key = &out;
     }
-    published.bundle = (char *)result->bundle;
+    published.bundle = (char *)result->note;
     response.body_case = CUSTODY__V1__RESPONSE__BODY_PUBLISHED_KEY;
     response.published_key = &published;
     call_answer(call, &response);
+}
+
+// Where move datagrams are taken, into the record: both address and port, or neither.
+static int take_address(struct record *record, const Custody__V1__PublishKey *request,
+                        struct error *err)
+{
+    uint8_t binary[16];
+    if (request->address[0] == '\0' && request->port == 0)
+        return 0;
+    if (strlen(request->address) > RECORD_ADDRESS_MAX ||
+        (inet_pton(AF_INET, request->address, binary) != 1 &&
+         inet_pton(AF_INET6, request->address, binary) != 1))
+        return error_set(err, ERROR_INVALID_ARGUMENT, "'%.80s' is no IPv4 or IPv6 address",
+                         request->address);
+    if (request->port == 0 || request->port > UINT16_MAX)
+        return error_set(err, ERROR_INVALID_ARGUMENT, "port %u: with an address it must be 1 to %d",
+                         request->port, UINT16_MAX);
+    snprintf(record->address, sizeof(record->address), "%s", request->address);
+    record->port = request->port;
+    return 0;
 }
 
 void keys_publish(struct call *call, const Custody__V1__PublishKey *request)
@@ -197,8 +135,14 @@ void keys_publish(struct call *call, const Custody__V1__PublishKey *request)
     struct daemon *daemon = call->daemon;
     struct record *record = &call->record;
     struct error err;
-    if (take_request(call, RECORD_KEY_PUBLISHED, request->key, request->ticket, &err) != 0 ||
-        check_declared(call, &err) != 0) {
+    const struct config_key *config = call_take_key(call, request->key, &err);
+    if (config == NULL || call_check_rotates(call, config, POLICY_OPERATOR, &err) != 0) {
+        call_refuse(call, &err);
+        return;
+    }
+    record->event = RECORD_KEY_PUBLISHED;
+    if (call_take_ticket(call, request->ticket, &err) != 0 ||
+        take_address(record, request, &err) != 0) {
         call_fail(call, &err);
         return;
     }
@@ -217,9 +161,7 @@ void keys_publish(struct call *call, const Custody__V1__PublishKey *request)
     if (rotation != NULL)
         memcpy(record->previous, rotation->bundle_sha256, sizeof(record->previous));
     record->not_before_us = commit_now_us();
-    record->not_after_us =
-        record->not_before_us +
-        config_find_key(daemon->config, record->key)->not_after_s * INT64_C(1000000);
+    record->not_after_us = record->not_before_us + config->not_after_s * INT64_C(1000000);
     if (commit_submit(daemon->commit, record, KEEPER_ACTION_PUBLISH, on_published, call, &err) != 0)
         call_fail(call, &err);
 }
@@ -264,7 +206,11 @@ void keys_destroy(struct call *call, const Custody__V1__DestroyKey *request)
 {
     struct record *record = &call->record;
     struct error err;
-    if (take_request(call, RECORD_KEY_DESTROYING, request->key, request->ticket, &err) != 0)
+    record->event = RECORD_KEY_DESTROYING;
+    // A key that is not declared any more is destroyed all the same.
+    if (call_take_key(call, request->key, &err) == NULL && err.code == ERROR_INVALID_ARGUMENT)
+        goto fail;
+    if (call_take_ticket(call, request->ticket, &err) != 0)
         goto fail;
     const struct state_key *key =
         state_key_find(call->daemon->state, record->key, request->generation);
@@ -295,40 +241,87 @@ fail:
     call_fail(call, &err);
 }
 
-static void on_destroyed_again(void *context, const struct commit_result *result)
+static void on_destroyed_by_itself(void *context, const struct commit_result *result)
 {
     struct daemon *daemon = context;
     if (!result->recorded ||
         (result->error.code != ERROR_OK && result->error.code != ERROR_NOT_FOUND)) {
-        say(LOG_WARNING, "the destruction of key '%s' could not be finished: %s",
-            result->record->key, result->error.message);
+        say(LOG_WARNING, "key '%s' generation %" PRIu64 " could not be destroyed: %s",
+            result->record->key, result->record->generation, result->error.message);
         return;
     }
+    if (result->error.code == ERROR_OK)
+        daemon->keeper.blobs--;
     struct record record = destroyed_record(result->record);
     daemon_record(daemon, &record);
 }
 
+struct commit_entry keys_destroying(struct daemon *daemon, const struct state_key *key,
+                                    const char *detail)
+{
+    struct commit_entry entry = {
+        .record = {.event = RECORD_KEY_DESTROYING, .generation = key->generation},
+        .action = KEEPER_ACTION_DESTROY,
+        .done = on_destroyed_by_itself,
+        .context = daemon,
+    };
+    memcpy(entry.record.key, key->name, sizeof(entry.record.key));
+    snprintf(entry.record.detail, sizeof(entry.record.detail), "%s", detail);
+    return entry;
+}
+
+// A destruction that somebody waits for.
+struct destruction {
+    struct daemon *daemon;
+    keys_destroyed_fn *done;
+    void *context;
+};
+
+static void on_destroyed_for(void *context, const struct commit_result *result)
+{
+    struct destruction *destruction = context;
+    bool failed = !result->recorded ||
+                  (result->error.code != ERROR_OK && result->error.code != ERROR_NOT_FOUND);
+    if (!failed)
+        on_destroyed_by_itself(destruction->daemon, result);
+    destruction->done(destruction->context, failed ? &result->error : NULL);
+    free(destruction);
+}
+
+int keys_destroy_by_itself(struct daemon *daemon, const struct state_key *key, const char *detail,
+                           keys_destroyed_fn *done, void *context, struct error *err)
+{
+    struct commit_entry entry = keys_destroying(daemon, key, detail);
+    struct destruction *destruction = calloc(1, sizeof(*destruction));
+    if (destruction == NULL)
+        return error_set(err, ERROR_RESOURCE_EXHAUSTED, "out of memory for a destruction");
+    *destruction = (struct destruction){.daemon = daemon, .done = done, .context = context};
+    entry.done = on_destroyed_for;
+    entry.context = destruction;
+    if (commit_submit_all(daemon->commit, &entry, 1, err) == 0)
+        return 0;
+    free(destruction);
+    return -1;
+}
+
 void keys_finish_destroying(struct daemon *daemon, const struct state_key *key, bool in_token)
 {
-    struct record record = {.event = RECORD_KEY_DESTROYING, .generation = key->generation};
+    struct commit_entry entry = keys_destroying(daemon, key, "");
     struct error err;
-    memcpy(record.key, key->name, sizeof(record.key));
-    if (in_token) {
-        if (commit_submit(daemon->commit, &record, KEEPER_ACTION_DESTROY, on_destroyed_again,
-                          daemon, &err) != 0)
-            say(LOG_WARNING, "the destruction of key '%s' could not be finished: %s", key->name,
-                err.message);
-        return;
+    if (!in_token) {
+        struct record record = destroyed_record(&entry.record);
+        daemon_record(daemon, &record);
+    } else if (commit_submit_all(daemon->commit, &entry, 1, &err) != 0) {
+        say(LOG_WARNING, "the destruction of key '%s' could not be finished: %s", key->name,
+            err.message);
     }
-    record = destroyed_record(&record);
-    daemon_record(daemon, &record);
 }
 
 // ---- listing ----
 
-static bool may_list(const struct call *call, const struct state_key *key, unsigned roles)
+static bool may_list(const struct call *call, const struct state_key *key)
 {
-    if (roles & (POLICY_OPERATOR | POLICY_AUDITOR))
+    if (call->roles & (POLICY_OPERATOR | POLICY_AUDITOR))
         return true;
     const struct config_key *config = config_find_key(call->daemon->config, key->name);
     return config != NULL && policy_may_see(config, &call->actor);
@@ -338,7 +331,7 @@ static bool may_list(const struct call *call, const struct state_key *key, unsig
 // for in practice.
 #define LIST_MAX 400
 
-void keys_list(struct call *call, const Custody__V1__ListKeys *request, unsigned roles)
+void keys_list(struct call *call, const Custody__V1__ListKeys *request)
 {
     const struct state *state = call->daemon->state;
     Custody__V1__KeyList list = CUSTODY__V1__KEY_LIST__INIT;
@@ -353,14 +346,14 @@ void keys_list(struct call *call, const Custody__V1__ListKeys *request, unsigned
     for (size_t i = 0; i < state_keys(state); i++) {
         const struct state_key *key = state_key_at(state, i);
         if ((request->key[0] != '\0' && strcmp(key->name, request->key) != 0) ||
-            !may_list(call, key, roles))
+            !may_list(call, key))
             continue;
         if (list.n_keys == LIST_MAX) {
             error_set(&err, ERROR_RESOURCE_EXHAUSTED,
                       "more than %d generations: ask for one key by its name", LIST_MAX);
             goto fail;
         }
-        fill_key(&keys[list.n_keys], key);
+        keys_fill(&keys[list.n_keys], key);
         pointers[list.n_keys] = &keys[list.n_keys];
         list.n_keys++;
     }

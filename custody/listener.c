@@ -135,6 +135,11 @@ void connection_answer(struct connection *connection, const Custody__V1__Respons
     note_drained(listener);
 }
 
+bool connection_is_open(const struct connection *connection)
+{
+    return connection->events != NULL;
+}
+
 struct caller *connection_caller(struct connection *connection)
 {
     return connection->caller;

@@ -50,6 +50,8 @@ bool listener_is_drained(const struct listener *listener);
 unsigned listener_connections(const struct listener *listener);
 unsigned listener_in_flight(const struct listener *listener); // requests not answered yet
 
+// Whether the client is still there, as far as is known.
+bool connection_is_open(const struct connection *connection);
 struct caller *connection_caller(struct connection *connection);
 // Packs and sends `response`, whose id must be the request's. Ends that request.
 void connection_answer(struct connection *connection, const Custody__V1__Response *response);

@@ -13,7 +13,9 @@
 #include "daemon.h"
 #include "keys.h"
 #include "requests.h"
+#include "rotation.h"
 #include "say.h"
+#include "watches.h"
 
 #define RETRY_FIRST_S 1
 #define RETRY_LAST_S  10
@@ -165,7 +167,10 @@ void opening_go_on(struct opening *opening)
     stuck_end(daemon->stuck);
     projection_begin(daemon->projection, daemon->state);
     finish_destructions(opening);
+    rotation_finish(daemon);
     leases_watch(daemon->leases);
+    watches_restart(daemon->watches);
+    rotation_timer_look(daemon->rotation_timer);
 }
 
 static void finish(struct opening *opening)

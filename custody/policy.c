@@ -38,6 +38,15 @@ bool policy_may_see(const struct config_key *key, const struct record_actor *act
     return false;
 }
 
+bool policy_may_rotate(const struct config_key *key, const struct record_actor *actor)
+{
+    for (size_t i = 0; i < key->grant_count; i++)
+        if ((key->grants[i].reasons & 1u << REASON_ROTATION) &&
+            policy_matches(&key->grants[i].who, actor))
+            return true;
+    return false;
+}
+
 unsigned policy_roles(const struct config *config, const struct record_actor *actor)
 {
     unsigned roles = POLICY_NOBODY;

@@ -26,6 +26,9 @@ unsigned policy_roles(const struct config *config, const struct record_actor *ac
 // Whether `actor` is named in a grant of this key.
 bool policy_may_see(const struct config_key *key, const struct record_actor *actor);
 
+// Whether `actor` carries this key's rotations out: named in a grant of it with reason ROTATION.
+bool policy_may_rotate(const struct config_key *key, const struct record_actor *actor);
+
 // The times of a grant's recent releases, as a token bucket: `count` at once, refilled evenly over
 // `seconds`.
 struct policy_rate {

@@ -13,6 +13,7 @@
 
 #include "policy.h"
 #include "proof.h"
+#include "rotation.h"
 #include "say.h"
 
 #define LEASE_BYTES 16
@@ -106,6 +107,19 @@ static int take_request(struct call *call, const Custody__V1__ReleaseKey *reques
     return 0;
 }
 
+static int check_hold(const struct state *state, const char *key, struct error *err)
+{
+    const struct rotation *rotation = rotations_find(state_rotations(state), key);
+    char since[RECORD_TIME_SIZE];
+    if (rotation == NULL || rotation->suspended_us == 0)
+        return 0;
+    record_time_format(rotation->suspended_us, since);
+    return error_set(err, ERROR_FAILED_PRECONDITION,
+                     "key '%s' is suspended by an operator since %s: it is not released until "
+                     "custodyctl key resume %s",
+                     key, since, key);
+}
+
 // Which generation it is about, and whether that one may be released.
 static int choose_generation(struct call *call, struct error *err)
 {
@@ -122,6 +136,8 @@ static int choose_generation(struct call *call, struct error *err)
     if (key == NULL)
         return error_set(err, ERROR_NOT_FOUND, "key '%s' has no generation %" PRIu64, record->key,
                          record->generation);
+    if (check_hold(state, record->key, err) != 0)
+        return -1;
     if (!lifecycle_may_release(key->state, record->reason))
         return error_set(err, ERROR_FAILED_PRECONDITION,
                          "generation %" PRIu64 " of key '%s' is %s: not released for %s",
@@ -181,33 +197,33 @@ static void on_activated(void *context, const struct commit_result *result)
     answer_outcome(call);
 }
 
-static struct record state_change(enum record_event event, const struct state_key *key)
+// Whether an open rotation decides when this generation becomes active: once its handshakes are
+// confirmed. A key without an active generation has nothing to lose, and its first one, or the
+// replacement of one that was revoked, is active as soon as it is set.
+static bool waits_for_rotation(const struct state *state, const struct state_key *key)
 {
-    struct record record = {.event = event, .generation = key->generation};
-    memcpy(record.key, key->name, sizeof(record.key));
-    memcpy(record.public_key, key->public_key, sizeof(record.public_key));
-    return record;
+    const struct rotation *open = rotations_open(state_rotations(state), key->name);
+    return open != NULL && open->generation == key->generation &&
+           state_key_active(state, key->name) != NULL;
 }
 
 // A generation that was set on its interface becomes the active one, and who reported that is told
 // afterwards. Returns false when there is nothing to change.
 static bool activate(struct call *call)
 {
-    struct daemon *daemon = call->daemon;
+    const struct state *state = call->daemon->state;
     const struct state_key *key =
-        state_key_find(daemon->state, call->record.key, call->record.generation);
-    const struct state_key *active = state_key_active(daemon->state, call->record.key);
-    struct record deactivated, activated;
+        state_key_find(state, call->record.key, call->record.generation);
+    struct commit_entry entries[2];
     struct error err;
-    if (key == NULL || lifecycle_next(key->state, RECORD_KEY_ACTIVATED) < 0)
+    if (key == NULL || waits_for_rotation(state, key))
         return false;
-    activated = state_change(RECORD_KEY_ACTIVATED, key);
-    if (active != NULL) {
-        deactivated = state_change(RECORD_KEY_DEACTIVATED, active);
-        daemon_record(daemon, &deactivated);
-    }
-    return commit_submit(daemon->commit, &activated, KEEPER_ACTION_NONE, on_activated, call,
-                         &err) == 0;
+    unsigned count = rotation_activate(state, key, entries);
+    if (count == 0)
+        return false;
+    entries[count - 1].done = on_activated;
+    entries[count - 1].context = call;
+    return commit_submit_all(call->daemon->commit, entries, count, &err) == 0;
 }
 
 static void on_outcome(void *context, const struct commit_result *result)

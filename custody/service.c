@@ -6,12 +6,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "counterparts.h"
 #include "keys.h"
 #include "policy.h"
 #include "release.h"
 #include "requests.h"
+#include "rotation.h"
 #include "say.h"
 #include "token_service.h"
+#include "views.h"
+#include "watches.h"
 
 // ---- answering ----
 
@@ -71,6 +75,14 @@ void call_deny(struct call *call, const struct error *why)
     call_fail(call, why);
 }
 
+void call_refuse(struct call *call, const struct error *why)
+{
+    if (why->code == ERROR_PERMISSION_DENIED)
+        call_deny(call, why);
+    else
+        call_fail(call, why);
+}
+
 int call_copy_text(char *field, size_t size, const char *text, const char *what, struct error *err)
 {
     size_t length = strnlen(text, size);
@@ -81,6 +93,53 @@ int call_copy_text(char *field, size_t size, const char *text, const char *what,
         return error_set(err, ERROR_INVALID_ARGUMENT, "%s is not UTF-8", what);
     memcpy(field, text, length);
     memset(field + length, 0, size - length);
+    return 0;
+}
+
+// ---- what many requests name ----
+
+static int deny_key(const struct call *call, const char *key, struct error *err)
+{
+    return error_set(err, ERROR_PERMISSION_DENIED,
+                     "no grant for ROTATION lets uid %u in unit '%s' ask %s of key '%s': see key "
+                     "\"%s\" in the configuration",
+                     call->actor.uid, call->actor.unit, call->name, key, key);
+}
+
+const struct config_key *call_take_key(struct call *call, const char *key, struct error *err)
+{
+    call->record.actor = call->actor;
+    if (!name_is_key(key)) {
+        error_set(err, ERROR_INVALID_ARGUMENT,
+                  "'%.80s' is no key's name: 1 to %d of A-Z a-z 0-9 _ . -", key, KEY_MAX);
+        return NULL;
+    }
+    snprintf(call->record.key, sizeof(call->record.key), "%s", key);
+    const struct config_key *config = config_find_key(call->daemon->config, key);
+    if (config == NULL && (call->roles & (POLICY_OPERATOR | POLICY_AUDITOR)))
+        error_set(err, ERROR_FAILED_PRECONDITION,
+                  "key '%s' is not declared: add a section key \"%s\" to the configuration and "
+                  "send custodyd SIGHUP",
+                  key, key);
+    else if (config == NULL)
+        deny_key(call, key, err);
+    return config;
+}
+
+int call_check_rotates(struct call *call, const struct config_key *key, unsigned roles,
+                       struct error *err)
+{
+    if ((call->roles & roles) || policy_may_rotate(key, &call->actor))
+        return 0;
+    return deny_key(call, key->name, err);
+}
+
+int call_take_ticket(struct call *call, const char *ticket, struct error *err)
+{
+    if (!name_is_ticket(ticket))
+        return error_set(err, ERROR_INVALID_ARGUMENT, "a ticket is at most %d bytes of text",
+                         TICKET_MAX);
+    snprintf(call->record.ticket, sizeof(call->record.ticket), "%s", ticket);
     return 0;
 }
 
@@ -109,12 +168,29 @@ static const struct kind kinds[] = {
     [CUSTODY__V1__REQUEST__BODY_PROBE_TOKEN] = {"ProbeToken", POLICY_OPERATOR, false, false, false},
     [CUSTODY__V1__REQUEST__BODY_GENERATE_KEY] = {"GenerateKey", POLICY_OPERATOR, false, false,
                                                  false},
-    [CUSTODY__V1__REQUEST__BODY_PUBLISH_KEY] = {"PublishKey", POLICY_OPERATOR, false, false, false},
+    [CUSTODY__V1__REQUEST__BODY_PUBLISH_KEY] = {"PublishKey", POLICY_OPERATOR | POLICY_APPLIER,
+                                                false, false, false},
     [CUSTODY__V1__REQUEST__BODY_DESTROY_KEY] = {"DestroyKey", POLICY_OPERATOR, false, false, false},
     [CUSTODY__V1__REQUEST__BODY_LIST_REQUESTS] = {"ListRequests", POLICY_OPERATOR | POLICY_AUDITOR,
                                                   false, false, true},
     [CUSTODY__V1__REQUEST__BODY_APPROVE] = {"Approve", POLICY_OPERATOR, false, false, true},
     [CUSTODY__V1__REQUEST__BODY_ACCEPT_LOSS] = {"AcceptLoss", POLICY_OPERATOR, false, false, true},
+    [CUSTODY__V1__REQUEST__BODY_ROTATE_KEY] = {"RotateKey", POLICY_OPERATOR, false, false, false},
+    [CUSTODY__V1__REQUEST__BODY_SUSPEND_KEY] = {"SuspendKey", POLICY_OPERATOR, false, false, false},
+    [CUSTODY__V1__REQUEST__BODY_RESUME_KEY] = {"ResumeKey", POLICY_OPERATOR, false, false, false},
+    [CUSTODY__V1__REQUEST__BODY_REVOKE_KEY] = {"RevokeKey", POLICY_OPERATOR, false, false, false},
+    [CUSTODY__V1__REQUEST__BODY_GET_VIEW] = {"GetView",
+                                             POLICY_OPERATOR | POLICY_AUDITOR | POLICY_APPLIER,
+                                             false, false, false},
+    [CUSTODY__V1__REQUEST__BODY_WATCH_KEYS] = {"WatchKeys",
+                                               POLICY_OPERATOR | POLICY_AUDITOR | POLICY_APPLIER,
+                                               false, false, false},
+    [CUSTODY__V1__REQUEST__BODY_END_ROTATION] = {"EndRotation", POLICY_APPLIER, false, false,
+                                                 false},
+    [CUSTODY__V1__REQUEST__BODY_RECORD_PEER] = {"RecordPeer", POLICY_APPLIER, false, false, false},
+    [CUSTODY__V1__REQUEST__BODY_REFRESH_KEY] = {"RefreshKey", POLICY_APPLIER, false, false, false},
+    [CUSTODY__V1__REQUEST__BODY_RECORD_FINDING] = {"RecordFinding", POLICY_APPLIER, false, false,
+                                                   false},
 };
 
 static const struct kind *kind_of(const Custody__V1__Request *request)
@@ -148,7 +224,43 @@ static int check_phase(const struct daemon *daemon, const struct kind *kind, str
     return error_set(err, daemon->phase_code, "%s", daemon->phase_message);
 }
 
-static void dispatch(struct call *call, const Custody__V1__Request *request, unsigned roles)
+static void dispatch_rotation(struct call *call, const Custody__V1__Request *request)
+{
+    switch (request->body_case) {
+    case CUSTODY__V1__REQUEST__BODY_ROTATE_KEY:
+        rotation_rotate(call, request->rotate_key);
+        return;
+    case CUSTODY__V1__REQUEST__BODY_SUSPEND_KEY:
+        rotation_suspend(call, request->suspend_key);
+        return;
+    case CUSTODY__V1__REQUEST__BODY_RESUME_KEY:
+        rotation_resume(call, request->resume_key);
+        return;
+    case CUSTODY__V1__REQUEST__BODY_REVOKE_KEY:
+        rotation_revoke(call, request->revoke_key);
+        return;
+    case CUSTODY__V1__REQUEST__BODY_GET_VIEW:
+        views_get(call, request->get_view);
+        return;
+    case CUSTODY__V1__REQUEST__BODY_WATCH_KEYS:
+        watches_add(call, request->watch_keys);
+        return;
+    case CUSTODY__V1__REQUEST__BODY_END_ROTATION:
+        rotation_end(call, request->end_rotation);
+        return;
+    case CUSTODY__V1__REQUEST__BODY_RECORD_PEER:
+        counterparts_record_peer(call, request->record_peer);
+        return;
+    case CUSTODY__V1__REQUEST__BODY_REFRESH_KEY:
+        counterparts_refresh(call, request->refresh_key);
+        return;
+    default: // kind_of knows no other
+        counterparts_record_finding(call, request->record_finding);
+        return;
+    }
+}
+
+static void dispatch(struct call *call, const Custody__V1__Request *request)
 {
     switch (request->body_case) {
     case CUSTODY__V1__REQUEST__BODY_RELEASE_KEY:
@@ -161,7 +273,7 @@ static void dispatch(struct call *call, const Custody__V1__Request *request, uns
         token_service_status(call);
         return;
     case CUSTODY__V1__REQUEST__BODY_LIST_KEYS:
-        keys_list(call, request->list_keys, roles);
+        keys_list(call, request->list_keys);
         return;
     case CUSTODY__V1__REQUEST__BODY_INIT_TOKEN:
         token_service_init(call);
@@ -184,8 +296,11 @@ static void dispatch(struct call *call, const Custody__V1__Request *request, uns
     case CUSTODY__V1__REQUEST__BODY_ACCEPT_LOSS:
         loss_accept(call);
         return;
-    default: // kind_of knows no other
+    case CUSTODY__V1__REQUEST__BODY_DESTROY_KEY:
         keys_destroy(call, request->destroy_key);
+        return;
+    default:
+        dispatch_rotation(call, request);
         return;
     }
 }
@@ -218,9 +333,9 @@ void service_request(void *context, struct connection *connection,
         call_deny(call, &err);
         return;
     }
-    unsigned roles = policy_roles(daemon->config, &call->actor);
+    call->roles = policy_roles(daemon->config, &call->actor);
     // A release is decided by the key's own grants, once it is known which key.
-    if (kind->roles != 0 && (roles & kind->roles) == 0) {
+    if (kind->roles != 0 && (call->roles & kind->roles) == 0) {
         error_set(&err, ERROR_PERMISSION_DENIED,
                   "%s is not for uid %u in unit '%s': see the configuration's sections", kind->name,
                   call->actor.uid, call->actor.unit);
@@ -231,7 +346,7 @@ void service_request(void *context, struct connection *connection,
         call_fail(call, &err);
         return;
     }
-    dispatch(call, request, roles);
+    dispatch(call, request);
 }
 
 void service_hello(void *context, Custody__V1__HelloAnswer *answer)

@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0
+// Views: generations, rotation, counterparts, policy and steps of a key.
+#include "views.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "frame.h"
+#include "keys.h"
+#include "policy.h"
+#include "schedule.h"
+#include "steps.h"
+
+#define ENVELOPE 64 // bytes of a response around the view, at most
+
+static Custody__V1__PeerState peer_state(uint32_t state)
+{
+    static const Custody__V1__PeerState states[PEER_STATES] = {
+        [PEER_STAGED] = CUSTODY__V1__PEER_STATE__PEER_STAGED,
+        [PEER_MOVED] = CUSTODY__V1__PEER_STATE__PEER_MOVED,
+        [PEER_RETIRED] = CUSTODY__V1__PEER_STATE__PEER_RETIRED,
+    };
+    return state < PEER_STATES ? states[state] : CUSTODY__V1__PEER_STATE__PEER_STATE_UNSPECIFIED;
+}
+
+static Custody__V1__BundleState bundle_state(uint32_t state)
+{
+    static const Custody__V1__BundleState states[BUNDLE_STATES] = {
+        [BUNDLE_PRE_ACTIVE] = CUSTODY__V1__BUNDLE_STATE__BUNDLE_PRE_ACTIVE,
+        [BUNDLE_ACTIVE] = CUSTODY__V1__BUNDLE_STATE__BUNDLE_ACTIVE,
+        [BUNDLE_COMPROMISED] = CUSTODY__V1__BUNDLE_STATE__BUNDLE_COMPROMISED,
+        [BUNDLE_DESTROYED] = CUSTODY__V1__BUNDLE_STATE__BUNDLE_DESTROYED,
+    };
+    return state < BUNDLE_STATES ? states[state]
+                                 : CUSTODY__V1__BUNDLE_STATE__BUNDLE_STATE_UNSPECIFIED;
+}
+
+static void fill_rotation(Custody__V1__Rotation *out, const struct rotation *rotation)
+{
+    custody__v1__rotation__init(out);
+    if (rotation == NULL)
+        return;
+    out->generation = rotation->generation;
+    out->reason = (Custody__V1__Reason)rotation->reason;
+    out->ticket = (char *)rotation->ticket;
+    out->started_us = rotation->started_us;
+    out->failures = rotation->failures;
+    out->ended_us = rotation->ended_us;
+    out->suspended = rotation->suspended_us != 0;
+    out->bundle_generation = rotation->bundle_generation;
+    out->bundle_state = bundle_state(rotation->bundle_state);
+    out->bundle_sha256 = (char *)rotation->bundle_sha256;
+}
+
+static void fill_policy(Custody__V1__RotationPolicy *out, const struct config_key *config)
+{
+    custody__v1__rotation_policy__init(out);
+    out->lifetime_s = config->lifetime_s;
+    out->grace_s = config->grace_s;
+    out->window_s = config->window_s;
+    out->jitter_s = config->jitter_s;
+    out->psk_lifetime_s = config->psk_lifetime_s;
+    out->not_after_s = config->not_after_s;
+}
+
+static void fill_peer(Custody__V1__Peer *out, const struct peer *peer)
+{
+    custody__v1__peer__init(out);
+    out->host = (char *)peer->host;
+    out->key = (char *)peer->peer_key;
+    out->generation = peer->generation;
+    out->state = peer_state(peer->state);
+    out->public_key = (ProtobufCBinaryData){sizeof(peer->public_key), (uint8_t *)peer->public_key};
+    out->staged_us = peer->staged_us;
+    out->moved_us = peer->moved_us;
+    out->retired_us = peer->retired_us;
+}
+
+static void fill_step(Custody__V1__Step *out, const struct step *step)
+{
+    custody__v1__step__init(out);
+    out->seq = step->seq;
+    out->time_us = step->time_us;
+    out->event = (char *)record_event_name(step->event);
+    out->generation = step->generation;
+    out->peer = (char *)step->peer;
+    out->peer_key = (char *)step->peer_key;
+    out->peer_state = peer_state(step->peer_state);
+    out->detail = (char *)step->detail;
+}
+
+// A view's lists, and room for all that they point to.
+struct room {
+    Custody__V1__Key *keys;
+    Custody__V1__Key **key_pointers;
+    Custody__V1__Peer *peers;
+    Custody__V1__Peer **peer_pointers;
+    Custody__V1__Step steps[STEPS_MAX];
+    Custody__V1__Step *step_pointers[STEPS_MAX];
+};
+
+static void room_free(struct room *room)
+{
+    if (room == NULL)
+        return;
+    free(room->keys);
+    free(room->key_pointers);
+    free(room->peers);
+    free(room->peer_pointers);
+    free(room);
+}
+
+static struct room *room_new(const struct daemon *daemon)
+{
+    size_t keys = state_keys(daemon->state) + 1, peers = state_peers(daemon->state)->count + 1;
+    struct room *room = calloc(1, sizeof(*room));
+    if (room == NULL)
+        return NULL;
+    room->keys = calloc(keys, sizeof(*room->keys));
+    room->key_pointers = calloc(keys, sizeof(*room->key_pointers));
+    room->peers = calloc(peers, sizeof(*room->peers));
+    room->peer_pointers = calloc(peers, sizeof(*room->peer_pointers));
+    if (room->keys != NULL && room->key_pointers != NULL && room->peers != NULL &&
+        room->peer_pointers != NULL)
+        return room;
+    room_free(room);
+    return NULL;
+}
+
+static void list_generations(Custody__V1__KeyView *view, struct room *room,
+                             const struct daemon *daemon)
+{
+    for (size_t i = 0; i < state_keys(daemon->state); i++) {
+        const struct state_key *key = state_key_at(daemon->state, i);
+        if (strcmp(key->name, view->key) != 0 || key->state == KEY_DESTROYED)
+            continue;
+        keys_fill(&room->keys[view->n_generations], key);
+        room->key_pointers[view->n_generations] = &room->keys[view->n_generations];
+        view->n_generations++;
+    }
+    view->generations = room->key_pointers;
+}
+
+static void list_peers(Custody__V1__KeyView *view, struct room *room, const struct daemon *daemon)
+{
+    const struct peers *peers = state_peers(daemon->state);
+    for (size_t i = 0; i < peers->count; i++) {
+        if (strcmp(peers->items[i].key, view->key) != 0)
+            continue;
+        fill_peer(&room->peers[view->n_peers], &peers->items[i]);
+        room->peer_pointers[view->n_peers] = &room->peers[view->n_peers];
+        view->n_peers++;
+    }
+    view->peers = room->peer_pointers;
+}
+
+static void list_steps(Custody__V1__KeyView *view, struct room *room, const struct daemon *daemon)
+{
+    size_t count = steps_count(daemon->steps, view->key);
+    for (size_t i = 0; i < count; i++) {
+        fill_step(&room->steps[i], steps_at(daemon->steps, view->key, i));
+        room->step_pointers[i] = &room->steps[i];
+    }
+    view->steps = room->step_pointers;
+    view->n_steps = count;
+}
+
+static void answer(struct call *call, Custody__V1__KeyView *view)
+{
+    Custody__V1__Response response = CUSTODY__V1__RESPONSE__INIT;
+    struct error err;
+    size_t size = custody__v1__key_view__get_packed_size(view);
+    if (size > FRAME_MAX - ENVELOPE) {
+        error_set(&err, ERROR_RESOURCE_EXHAUSTED,
+                  "the view of key '%s' is %zu bytes long and does not fit into an answer: it has "
+                  "too many generations and counterparts",
+                  view->key, size);
+        call_fail(call, &err);
+        return;
+    }
+    response.body_case = CUSTODY__V1__RESPONSE__BODY_KEY_VIEW;
+    response.key_view = view;
+    call_answer(call, &response);
+}
+
+void views_answer(struct call *call)
+{
+    const struct daemon *daemon = call->daemon;
+    const char *key = call->record.key;
+    const struct config_key *config = config_find_key(daemon->config, key);
+    const struct rotation *state = rotations_find(state_rotations(daemon->state), key);
+    Custody__V1__KeyView view = CUSTODY__V1__KEY_VIEW__INIT;
+    Custody__V1__Rotation rotation;
+    Custody__V1__RotationPolicy policy = CUSTODY__V1__ROTATION_POLICY__INIT;
+    struct error err;
+    struct room *room = room_new(daemon);
+    if (room == NULL) {
+        error_set(&err, ERROR_RESOURCE_EXHAUSTED, "out of memory for the view of key '%s'", key);
+        call_fail(call, &err);
+        return;
+    }
+    view.key = call->record.key;
+    list_generations(&view, room, daemon);
+    list_peers(&view, room, daemon);
+    list_steps(&view, room, daemon);
+    fill_rotation(&rotation, state);
+    view.rotation = &rotation;
+    // The key may have left the configuration while something was recorded about it.
+    if (config != NULL) {
+        fill_policy(&policy, config);
+        view.next_rotation_us = schedule_rotation_us(config, daemon->config->host, state,
+                                                     state_key_active(daemon->state, key));
+    }
+    view.policy = &policy;
+    view.seq = state_size(daemon->state);
+    answer(call, &view);
+    room_free(room);
+}
+
+void views_get(struct call *call, const Custody__V1__GetView *request)
+{
+    struct error err;
+    const struct config_key *config = call_take_key(call, request->key, &err);
+    if (config == NULL ||
+        call_check_rotates(call, config, POLICY_OPERATOR | POLICY_AUDITOR, &err) != 0)
+        call_refuse(call, &err);
+    else
+        views_answer(call);
+}
