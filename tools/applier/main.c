@@ -20,8 +20,11 @@
 #include "hold.h"
 #include "name.h"
 #include "run.h"
+#include "serve.h"
 
 #define TARGETS_MAX 256
+#define CONFIG_FILE SYSCONFDIR "/custody/applier.conf"
+#define LOG_VKEY    SYSCONFDIR "/custody/log.vkey"
 
 enum exit_status {
     EXIT_SET = 0,
@@ -39,6 +42,7 @@ enum {
     OPTION_SOCKET = 256,
     OPTION_LOG_VKEY,
     OPTION_BACKEND,
+    OPTION_CONFIG,
     OPTION_KEY,
     OPTION_GENERATION,
     OPTION_REASON,
@@ -50,13 +54,13 @@ enum {
 static const struct argp_option options[] = {
     {"socket", OPTION_SOCKET, "PATH", 0, "custodyd's socket (default " CUSTODY_SOCKET ")", 1},
     {"log-vkey", OPTION_LOG_VKEY, "FILE", 0,
-     "the log's verifier key, which receipts must bear out (default " SYSCONFDIR
-     "/custody/log.vkey)",
-     1},
+     "the log's verifier key, which receipts must bear out (default " LOG_VKEY ")", 1},
     {"backend", OPTION_BACKEND, "BACKEND", 0,
      "auto (default: userspace if the interface has a UAPI socket, else kernel), kernel or "
      "userspace",
      1},
+    {"config", OPTION_CONFIG, "FILE", 0,
+     "interfaces and counterparts, for run without an INTERFACE (default " CONFIG_FILE ")", 1},
     {NULL, 0, NULL, 0, "For apply:", 2},
     {"key", OPTION_KEY, "NAME", 0, "the key's name (default: the interface's)", 2},
     {"generation", OPTION_GENERATION, "N", 0, "which generation (default: the current one)", 2},
@@ -81,6 +85,7 @@ struct command_line {
     struct apply_settings settings;
     struct apply_task task;
     struct rate rate;
+    const char *config;
     const char *command;
     bool for_apply, for_run, for_up; // an option of that command was given
     enum hold_kind hold;
@@ -155,7 +160,7 @@ static bool is_command(const struct command_line *line, const char *command)
 static void check_line(struct command_line *line, struct argp_state *state)
 {
     bool apply = is_command(line, "apply"), up = is_command(line, "up");
-    if (line->command == NULL || line->count == 0)
+    if (line->command == NULL || (line->count == 0 && !is_command(line, "run")))
         argp_error(state, "a command and an interface are needed: apply INTERFACE, run "
                           "INTERFACE[=KEY]..., or up INTERFACE");
     if (apply && (line->count != 1 || line->targets[0].key != line->targets[0].interface))
@@ -200,6 +205,9 @@ static error_t take(int option, char *text, struct argp_state *state)
         return 0;
     case OPTION_BACKEND:
         take_backend(line, text, state);
+        return 0;
+    case OPTION_CONFIG:
+        line->config = text;
         return 0;
     case OPTION_KEY:
         line->task.key = text;
@@ -268,6 +276,8 @@ static int do_apply(struct command_line *line)
 {
     struct apply_report report;
     struct error err = {.code = ERROR_OK};
+    if (line->settings.log_vkey_file == NULL)
+        line->settings.log_vkey_file = LOG_VKEY;
     enum apply_outcome outcome = apply_once(&line->settings, &line->task, &report, &err);
     if (outcome == APPLY_CONFIRMED) {
         printf("%s: key %s generation %llu set and confirmed (%s), public key %s, log index %llu, "
@@ -283,11 +293,23 @@ static int do_apply(struct command_line *line)
                                         : EXIT_REFUSED;
 }
 
+static int run_with_defaults(struct command_line *line, struct error *err)
+{
+    if (line->settings.log_vkey_file == NULL)
+        line->settings.log_vkey_file = LOG_VKEY;
+    return run(&line->settings, line->targets, line->count, &line->rate, err);
+}
+
 static int do_run(struct command_line *line)
 {
     struct error err = {.code = ERROR_OK};
+    int rc;
     line->settings.may_list = true;
-    if (run(&line->settings, line->targets, line->count, &line->rate, &err) == 0)
+    if (line->count == 0)
+        rc = serve(line->config, &line->settings, &err);
+    else
+        rc = run_with_defaults(line, &err);
+    if (rc == 0)
         return EXIT_SET;
     fprintf(stderr, "custody-applier: %s\n", err.message);
     return EXIT_REFUSED;
@@ -313,7 +335,7 @@ int main(int argc, char **argv)
     static const struct argp argp = {
         .options = options,
         .parser = take,
-        .args_doc = "apply INTERFACE\nrun INTERFACE[=KEY]...\nup INTERFACE",
+        .args_doc = "apply INTERFACE\nrun [INTERFACE[=KEY]...]\nup INTERFACE",
         .doc =
             "Takes WireGuard private keys from custodyd and sets them on interfaces."
             "\vapply sets one key and ends; run stays, and sets each key at start, when its "
@@ -325,7 +347,7 @@ int main(int argc, char **argv)
             "reached, 4 no such interface.",
     };
     static struct command_line line = {
-        .settings = {.log_vkey_file = SYSCONFDIR "/custody/log.vkey"},
+        .config = CONFIG_FILE,
         .task = {.reason = CUSTODY_REASON_BOOT},
         .rate = {.count = 10, .per_ms = 60000},
     };
