@@ -62,7 +62,7 @@ struct commit {
     size_t snapshot_length;
     char head[NOTE_MAX]; // the latest
     bool clock_stepped;  // said so already
-    bool group_failed;    // the record taken last was not recorded, because of group_error
+    bool group_failed;   // the record taken last was not recorded, because of group_error
     struct error group_error;
     struct error closed_because;
     struct queue queue;
@@ -169,14 +169,10 @@ static int stamp_digest(struct commit *commit, struct record *record, struct err
 static void stamp_note(const struct commit *commit, struct record *record)
 {
     const struct rotation *rotation = rotations_find(state_rotations(commit->state), record->key);
-    const struct state_key *key =
-        state_key_find(commit->state, record->key, record->generation);
+    const struct state_key *key = state_key_find(commit->state, record->key, record->generation);
     if (record->event == RECORD_KEY_PUBLISHED) {
-        record->bundle_state = key == NULL                       ? BUNDLE_NONE
-                               : key->state == KEY_PRE_ACTIVE    ? BUNDLE_PRE_ACTIVE
-                               : key->state == KEY_ACTIVE        ? BUNDLE_ACTIVE
-                               : key->state == KEY_COMPROMISED   ? BUNDLE_COMPROMISED
-                                                                 : BUNDLE_DESTROYED;
+        record->bundle_state =
+            key != NULL ? lifecycle_bundle_state(key->state) : (uint32_t)BUNDLE_NONE;
         if (rotation != NULL)
             memcpy(record->previous, rotation->bundle_sha256, sizeof(record->previous));
     } else if (rotation != NULL) {

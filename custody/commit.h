@@ -73,8 +73,8 @@ struct commit_entry {
 };
 
 // Queues several records, which go into the log one after the other, and into one batch where they
-// fit: from the first that cannot be recorded on, none is. 1 to COMMIT_GROUP_MAX; fails when closed,
-// and then queues none.
+// fit: from the first that cannot be recorded on, none is. 1 to COMMIT_GROUP_MAX; fails when
+// closed, and then queues none.
 #define COMMIT_GROUP_MAX 4
 int commit_submit_all(struct commit *commit, const struct commit_entry *entries, unsigned count,
                       struct error *err);

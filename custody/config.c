@@ -394,7 +394,8 @@ static int check_times(cfg_t *section)
         cfg_error(section, "key '%s' has 'jitter' but no 'lifetime' that it is taken from",
                   cfg_title(section));
     else if (times.jitter > times.lifetime / 2)
-        cfg_error(section, "key '%s': 'jitter' is %ld: it must be at most half of the lifetime, %ld",
+        cfg_error(section,
+                  "key '%s': 'jitter' is %ld: it must be at most half of the lifetime, %ld",
                   cfg_title(section), times.jitter, times.lifetime);
     else if (times.window + times.grace > times.lifetime - times.jitter)
         cfg_error(section,

@@ -42,11 +42,11 @@ struct config_grant {
 
 struct config_key {
     char name[KEY_MAX + 1];
-    uint32_t not_after_s;    // how long a published bundle is good for
-    uint32_t lifetime_s;     // from activation to the next rotation; 0: none by schedule
-    uint32_t grace_s;        // how long a deactivated generation may come back; then it is destroyed
-    uint32_t window_s;       // in which a rotation is confirmed, else it is rolled back
-    uint32_t jitter_s;       // a rotation comes up to so much earlier
+    uint32_t not_after_s; // how long a published bundle is good for
+    uint32_t lifetime_s;  // from activation to the next rotation; 0: none by schedule
+    uint32_t grace_s;     // how long a deactivated generation may come back; then it is destroyed
+    uint32_t window_s;    // in which a rotation is confirmed, else it is rolled back
+    uint32_t jitter_s;    // a rotation comes up to so much earlier
     uint32_t psk_lifetime_s; // of preshared keys; 0: they are not rotated
     struct config_grant *grants;
     size_t grant_count;

@@ -85,8 +85,8 @@ int generation_make(struct daemon *daemon, const struct record *wanted, generati
         error_set(err, ERROR_RESOURCE_EXHAUSTED, "out of memory for a request to the keeper");
         goto fail;
     }
-    *making = (struct making){
-        .daemon = daemon, .record = *wanted, .done = done, .context = context};
+    *making =
+        (struct making){.daemon = daemon, .record = *wanted, .done = done, .context = context};
     making->record.event = RECORD_KEY_GENERATED;
     making->record.generation = next_generation(daemon, wanted->key);
     making->record.purpose = PURPOSE_WIREGUARD;

@@ -156,10 +156,6 @@ void keys_publish(struct call *call, const Custody__V1__PublishKey *request)
     }
     record->generation = key->generation;
     memcpy(record->public_key, key->public_key, sizeof(record->public_key));
-    record->bundle_state = lifecycle_bundle_state(key->state);
-    const struct rotation *rotation = rotations_find(state_rotations(daemon->state), record->key);
-    if (rotation != NULL)
-        memcpy(record->previous, rotation->bundle_sha256, sizeof(record->previous));
     record->not_before_us = commit_now_us();
     record->not_after_us = record->not_before_us + config->not_after_s * INT64_C(1000000);
     if (commit_submit(daemon->commit, record, KEEPER_ACTION_PUBLISH, on_published, call, &err) != 0)

@@ -212,8 +212,7 @@ static bool waits_for_rotation(const struct state *state, const struct state_key
 static bool activate(struct call *call)
 {
     const struct state *state = call->daemon->state;
-    const struct state_key *key =
-        state_key_find(state, call->record.key, call->record.generation);
+    const struct state_key *key = state_key_find(state, call->record.key, call->record.generation);
     struct commit_entry entries[2];
     struct error err;
     if (key == NULL || waits_for_rotation(state, key))

@@ -115,9 +115,9 @@ static void on_generated(void *context, const struct record *generated, const st
     struct beginning *beginning = context;
     struct error err;
     const struct state_key *key =
-        why == NULL ? state_key_find(beginning->daemon->state, generated->key,
-                                     generated->generation)
-                    : NULL;
+        why == NULL
+            ? state_key_find(beginning->daemon->state, generated->key, generated->generation)
+            : NULL;
     if (key != NULL) {
         start(beginning, key);
         return;
@@ -155,8 +155,8 @@ int rotation_begin(struct daemon *daemon, const struct record *wanted, rotation_
     struct beginning *beginning = calloc(1, sizeof(*beginning));
     if (beginning == NULL)
         return error_set(err, ERROR_RESOURCE_EXHAUSTED, "out of memory for a rotation");
-    *beginning = (struct beginning){
-        .daemon = daemon, .started = *wanted, .done = done, .context = context};
+    *beginning =
+        (struct beginning){.daemon = daemon, .started = *wanted, .done = done, .context = context};
     beginning->started.event = RECORD_ROTATION_STARTED;
     daemon->beginning++;
     const struct state_key *waiting = state_key_pre_active(daemon->state, wanted->key);
@@ -201,8 +201,7 @@ static unsigned roll_back(struct daemon *daemon, const struct record *from, cons
     unsigned count = 0;
     if (!is_open(rotation))
         return 0;
-    const struct state_key *key =
-        state_key_find(daemon->state, from->key, rotation->generation);
+    const struct state_key *key = state_key_find(daemon->state, from->key, rotation->generation);
     entries[count] = (struct commit_entry){
         .record = about(RECORD_ROTATION_ROLLED_BACK, from, rotation->generation)};
     snprintf(entries[count].record.detail, sizeof(entries[count].record.detail), "%s", detail);
@@ -223,6 +222,7 @@ static bool has_ended(const struct daemon *daemon, const struct rotation *rotati
     return generation <= state_key_highest(daemon->state, rotation->key) &&
            rotation->confirmed != generation &&
            (key == NULL || key->state == KEY_DESTROYED || key->state == KEY_DESTROYING ||
+            key->state == KEY_ACTIVE ||
             (key->state == KEY_PRE_ACTIVE && key->generated_us <= rotation->ended_us));
 }
 
@@ -238,60 +238,34 @@ static unsigned unfinished(struct daemon *daemon, const struct state_key *key, b
     return 1;
 }
 
-static int check_confirm(const struct state_key *key, struct error *err)
-{
-    if (key != NULL && key->releases > 0)
-        return 0;
-    return error_set(err, ERROR_FAILED_PRECONDITION,
-                     "a rotation cannot be confirmed whose key was never released");
-}
-
-static int check_roll_back(const struct state_key *key, struct error *err)
-{
-    if (key == NULL || key->state != KEY_ACTIVE)
-        return 0;
-    return error_set(err, ERROR_FAILED_PRECONDITION,
-                     "generation %" PRIu64 " of key '%s' is active already, and there is none to "
-                     "go back to: the rotation can only be confirmed",
-                     key->generation, key->name);
-}
-
 static int check_open(const struct rotation *rotation, const struct record *record,
                       struct error *err)
 {
     if (is_open(rotation) && rotation->generation == record->generation)
         return 0;
     return error_set(err, ERROR_FAILED_PRECONDITION,
-                     "no rotation of key '%s' to generation %" PRIu64 " is under way",
-                     record->key, record->generation);
+                     "no rotation of key '%s' to generation %" PRIu64 " is under way", record->key,
+                     record->generation);
 }
 
 static void confirm(struct call *call, const struct state_key *key)
 {
     struct commit_entry entries[3] = {{.record = call->record}};
-    struct error err;
-    if (check_confirm(key, &err) != 0) {
-        call_fail(call, &err);
-        return;
-    }
-    unsigned count = 1 + rotation_activate(call->daemon->state, key, &entries[1]);
+    unsigned count = 1;
+    if (key != NULL)
+        count += rotation_activate(call->daemon->state, key, &entries[1]);
     entries[count - 1].done = on_done;
     entries[count - 1].context = call;
     submit(call, entries, count);
 }
 
+// A replacement that is active already stays: there is none to go back to.
 static void give_up(struct call *call, const struct state_key *key)
 {
     struct commit_entry entries[2] = {{.record = call->record, .done = on_done, .context = call}};
-    struct error err;
     unsigned count = 1;
-    if (check_roll_back(key, &err) != 0) {
-        call_fail(call, &err);
-        return;
-    }
     if (key != NULL && key->state == KEY_PRE_ACTIVE)
-        entries[count++] =
-            keys_destroying(call->daemon, key, "its rotation was rolled back");
+        entries[count++] = keys_destroying(call->daemon, key, "its rotation was rolled back");
     submit(call, entries, count);
 }
 
@@ -319,8 +293,7 @@ void rotation_end(struct call *call, const Custody__V1__EndRotation *request)
     record->event = request->confirmed ? RECORD_ROTATION_CONFIRMED : RECORD_ROTATION_ROLLED_BACK;
     record->generation = request->generation;
     const struct rotation *rotation = rotation_of(daemon, record->key);
-    const struct state_key *key =
-        state_key_find(daemon->state, record->key, request->generation);
+    const struct state_key *key = state_key_find(daemon->state, record->key, request->generation);
     if (call_copy_text(record->method, sizeof(record->method), request->method, "method", &err) !=
             0 ||
         call_copy_text(record->detail, sizeof(record->detail), request->detail, "detail", &err) !=
@@ -348,8 +321,7 @@ static int check_may_hold(const struct daemon *daemon, const struct config_key *
                          config->name);
     if (!is_open(rotation))
         return 0;
-    const struct state_key *key =
-        state_key_find(daemon->state, config->name, rotation->generation);
+    const struct state_key *key = state_key_find(daemon->state, config->name, rotation->generation);
     if (key == NULL || key->releases == 0 ||
         commit_now_us() > key->released_us + config->window_s * SECOND_US)
         return 0;
@@ -374,10 +346,8 @@ void rotation_suspend(struct call *call, const Custody__V1__SuspendKey *request)
     // The hold comes before the destruction, whose end it does not depend on.
     if (count == 2)
         entries[2] = entries[1];
-    entries[count > 0 ? 1 : 0] =
-        (struct commit_entry){.record = about(RECORD_KEY_SUSPENDED, &call->record, 0),
-                              .done = on_done,
-                              .context = call};
+    entries[count > 0 ? 1 : 0] = (struct commit_entry){
+        .record = about(RECORD_KEY_SUSPENDED, &call->record, 0), .done = on_done, .context = call};
     submit(call, entries, count + 1);
 }
 
@@ -394,9 +364,8 @@ void rotation_resume(struct call *call, const Custody__V1__ResumeKey *request)
         call_fail(call, &err);
         return;
     }
-    const struct commit_entry entry = {.record = about(RECORD_KEY_RESUMED, &call->record, 0),
-                                       .done = on_done,
-                                       .context = call};
+    const struct commit_entry entry = {
+        .record = about(RECORD_KEY_RESUMED, &call->record, 0), .done = on_done, .context = call};
     submit(call, &entry, 1);
 }
 
@@ -411,8 +380,7 @@ bool rotation_lacks_replacement(const struct state *state, const char *key)
         return false;
     while (before > 1) {
         const struct state_key *revoked = state_key_find(state, key, --before);
-        if (revoked != NULL && revoked->state != KEY_DESTROYED &&
-            revoked->state != KEY_DESTROYING)
+        if (revoked != NULL && revoked->state != KEY_DESTROYED && revoked->state != KEY_DESTROYING)
             return revoked->state == KEY_COMPROMISED;
     }
     return false;
@@ -457,10 +425,9 @@ void rotation_revoke(struct call *call, const Custody__V1__RevokeKey *request)
     if (call_take_key(call, request->key, &err) == NULL ||
         call_take_ticket(call, request->ticket, &err) != 0)
         goto fail;
-    const struct state_key *key = request->generation == 0
-                                      ? state_key_active(daemon->state, request->key)
-                                      : state_key_find(daemon->state, request->key,
-                                                       request->generation);
+    const struct state_key *key =
+        request->generation == 0 ? state_key_active(daemon->state, request->key)
+                                 : state_key_find(daemon->state, request->key, request->generation);
     if (key == NULL) {
         error_set(&err, ERROR_NOT_FOUND, "key '%s' has no %s generation", request->key,
                   request->generation == 0 ? "active" : "such");
@@ -468,16 +435,16 @@ void rotation_revoke(struct call *call, const Custody__V1__RevokeKey *request)
     }
     if (lifecycle_next(key->state, RECORD_KEY_REVOKED) < 0) {
         error_set(&err, ERROR_FAILED_PRECONDITION,
-                  "generation %" PRIu64 " of key '%s' is %s: it cannot be revoked",
-                  key->generation, key->name, lifecycle_state_name(key->state));
+                  "generation %" PRIu64 " of key '%s' is %s: it cannot be revoked", key->generation,
+                  key->name, lifecycle_state_name(key->state));
         goto fail;
     }
-    unsigned count = roll_back(daemon, &call->record, "a generation was revoked", key->generation,
-                               entries);
-    entries[count] = (struct commit_entry){
-        .record = about(RECORD_KEY_REVOKED, &call->record, key->generation),
-        .done = on_revoked,
-        .context = call};
+    unsigned count =
+        roll_back(daemon, &call->record, "a generation was revoked", key->generation, entries);
+    entries[count] =
+        (struct commit_entry){.record = about(RECORD_KEY_REVOKED, &call->record, key->generation),
+                              .done = on_revoked,
+                              .context = call};
     memcpy(entries[count].record.public_key, key->public_key, sizeof(key->public_key));
     submit(call, entries, count + 1);
     return;

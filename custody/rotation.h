@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Rotations: begun by an operator or by schedule, ended by the applier that carried them out; and an
-// operator's hold and revocation, which end them too.
+// Rotations: begun by an operator or by schedule, ended by the applier that carried them out; and
+// an operator's hold and revocation, which end them too.
 #ifndef CUSTODY_ROTATION_H
 #define CUSTODY_ROTATION_H
 

@@ -110,10 +110,9 @@ static bool do_first(struct rotation_timer *timer, int64_t now, int64_t *next)
         const char *name = config->keys[i].name;
         const struct rotation *rotation = rotations_find(rotations, name);
         bool replacement = rotation_lacks_replacement(daemon->state, name);
-        int64_t due = replacement
-                          ? schedule_again_us(&config->keys[i], rotation)
-                          : schedule_rotation_us(&config->keys[i], config->host, rotation,
-                                                 state_key_active(daemon->state, name));
+        int64_t due = replacement ? schedule_again_us(&config->keys[i], rotation)
+                                  : schedule_rotation_us(&config->keys[i], config->host, rotation,
+                                                         state_key_active(daemon->state, name));
         if ((replacement || due != 0) && due <= now)
             return begin(timer, name, replacement ? REASON_OPERATOR : REASON_ROTATION);
         *next = earlier(*next, due);

@@ -28,8 +28,8 @@ int64_t schedule_jitter_us(const char *host, const char *key, uint64_t generatio
 static int64_t wait_us(const struct config_key *config, uint32_t failures)
 {
     int64_t longest = (config->lifetime_s != 0 ? config->lifetime_s : HOUR_S) * SECOND_US / 4;
-    int64_t wait =
-        (config->window_s * SECOND_US) << (failures < DOUBLING_MAX ? failures : DOUBLING_MAX);
+    int64_t wait = (config->window_s * SECOND_US)
+                   << (failures < DOUBLING_MAX ? failures : DOUBLING_MAX);
     return wait < longest ? wait : longest;
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// When a key's next rotation is due, and when an old generation has had its grace: pure functions of
-// state, policy and nothing else, so that a restart changes neither.
+// When a key's next rotation is due, and when an old generation has had its grace: pure functions
+// of state, policy and nothing else, so that a restart changes neither.
 #ifndef CUSTODY_SCHEDULE_H
 #define CUSTODY_SCHEDULE_H
 
@@ -11,8 +11,8 @@
 #include "state.h"
 
 // How much earlier than its lifetime says generation `generation` of `key` on `host` is rotated: 0
-// to `jitter_s` seconds, in microseconds; by SHA-256 of the three, so that hosts differ and restarts
-// do not.
+// to `jitter_s` seconds, in microseconds; by SHA-256 of the three, so that hosts differ and
+// restarts do not.
 int64_t schedule_jitter_us(const char *host, const char *key, uint64_t generation,
                            uint32_t jitter_s);
 

@@ -41,10 +41,10 @@ void call_refuse(struct call *call, const struct error *why);
 // long.
 int call_copy_text(char *field, size_t size, const char *text, const char *what, struct error *err);
 
-// Takes the name of a key that the configuration declares into call->record.key, and the caller into
-// its actor. Fails with INVALID_ARGUMENT for what is no name; where the key is not declared, with
-// FAILED_PRECONDITION to operators and auditors, and PERMISSION_DENIED to others, as for a key that
-// is not theirs. NULL on failure.
+// Takes the name of a key that the configuration declares into call->record.key, and the caller
+// into its actor. Fails with INVALID_ARGUMENT for what is no name; where the key is not declared,
+// with FAILED_PRECONDITION to operators and auditors, and PERMISSION_DENIED to others, as for a key
+// that is not theirs. NULL on failure.
 const struct config_key *call_take_key(struct call *call, const char *key, struct error *err);
 // Whether the caller has one of `roles`, or carries the key's rotations out. Else
 // PERMISSION_DENIED.

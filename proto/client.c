@@ -168,8 +168,7 @@ static int client_receive(struct custody *custody, uint64_t id, int64_t deadline
 
 static int client_ended(struct error *err)
 {
-    return error_set(err, ERROR_UNAVAILABLE,
-                     "the connection to custodyd has ended: connect again");
+    return error_set(err, ERROR_UNAVAILABLE, "the connection to custodyd has ended: connect again");
 }
 
 static int call_until(struct custody *custody, int64_t deadline, Custody__V1__Request *request,
