@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 
 from rotator import Rotator
-from stack import Stack, inside, tail, wait_for
+from stack import Stack, default_builddir, find_program, inside, tail, wait_for
 from topology import PATIENCE, LaboratoryError
 
 KEY = "wg0"  # every host's name for its key
@@ -104,6 +104,7 @@ class Fleet:
     def __init__(self, dir, net, extra="", interface_extra="", **custodyd):
         self.dir, self.net = pathlib.Path(dir), net
         self.registry = self.dir / "registry"
+        self.registry.mkdir()
         self.extra, self.interface_extra, self.custodyd = extra, interface_extra, custodyd
         self.hosts = {end: Host(self.dir, end, self.registry) for end in net.ends}
 
@@ -157,12 +158,9 @@ class Custody(Rotator):
         self.fleet = None
 
     def before_up(self, end):
-        done = end.run(self._program(), "up", end.interface, check=False)
+        done = end.run(find_program(default_builddir(), "custody-applier"), "up", end.interface, check=False)
         if done.returncode != 0:
             raise LaboratoryError(f"custody-applier up: exit {done.returncode}\n{done.stderr}")
-
-    def _program(self):
-        return Stack.program(_Builddir, "custody-applier")
 
     def begin(self, net):
         super().begin(net)
@@ -190,9 +188,3 @@ class Custody(Rotator):
             self.fleet.close()
         shutil.rmtree(self.dir, ignore_errors=True)
 
-
-class _Builddir:
-    """What Stack.program asks of a stack."""
-
-    from stack import default_builddir as _default
-    builddir = _default()

@@ -292,8 +292,11 @@ static int tend(struct tended *tended, struct tended_peer *peer, const char **yi
 {
     struct plan plan;
     int rc = look_at(tended, peer, err); // what the registry does not say, the log may
-    if (peer->unrecorded_generation != 0 && record_move(tended, peer, "", err) != 0)
-        return -1; // the plan must not undo what the log does not know of
+    if (peer->unrecorded_generation != 0) {
+        // The plan must not undo what the log does not know of.
+        tended->dirty = true;
+        return record_move(tended, peer, "by its handshake", err);
+    }
     struct plan_counterpart in = {.setup = peer->setup,
                                   .says = &peer->says,
                                   .view = tended->view,
@@ -369,8 +372,8 @@ static const struct custody_peer *find_older(const struct tended *tended,
     for (size_t i = 0; i < tended->view->peer_count; i++) {
         const struct custody_peer *each = &tended->view->peers[i];
         if (strcmp(each->host, peer->setup->host) == 0 &&
-            strcmp(each->key, peer->setup->key) == 0 && each->state == CUSTODY_PEER_MOVED &&
-            each->generation < peer->says.pre_active.generation &&
+            strcmp(each->key, peer->setup->key) == 0 && each->state != CUSTODY_PEER_RETIRED &&
+            each->moved_us != 0 && each->generation < peer->says.pre_active.generation &&
             (older == NULL || each->generation > older->generation))
             older = each;
     }

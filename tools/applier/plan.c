@@ -25,14 +25,10 @@ static const struct custody_peer *find(const struct plan_counterpart *in, uint64
 const struct custody_peer *plan_current(const struct custody_view *view, const char *host,
                                         const char *key)
 {
-    const struct custody_peer *current = NULL;
-    for (size_t i = 0; i < view->peer_count; i++) {
-        const struct custody_peer *peer = &view->peers[i];
-        if (is_of(peer, host, key) && peer->state == CUSTODY_PEER_MOVED &&
-            (current == NULL || peer->moved_us >= current->moved_us))
-            current = peer;
-    }
-    return current;
+    for (size_t i = 0; i < view->peer_count; i++)
+        if (is_of(&view->peers[i], host, key) && view->peers[i].state == CUSTODY_PEER_MOVED)
+            return &view->peers[i];
+    return NULL;
 }
 
 static const struct counterpart_ended *find_ended(const struct plan_counterpart *in,
@@ -147,7 +143,7 @@ static const char *reason_to_retire(const struct plan_counterpart *in,
     if (ended != NULL)
         return ended->state == BUNDLE_COMPROMISED ? "its host revoked it as compromised"
                                                   : "its host withdrew it";
-    if (peer->state == CUSTODY_PEER_STAGED) {
+    if (peer->moved_us == 0) {
         bool wanted =
             in->says->has_pre_active && in->says->pre_active.generation == peer->generation;
         int64_t until = peer->staged_us + in->grace_us;

@@ -74,6 +74,7 @@ static void unload(struct server *server)
     server->setup = NULL;
 }
 
+// Says which folders of the registry concern us. One that is gone is watched once it is back.
 static int watch_registry(struct server *server, struct error *err)
 {
     size_t count = 0, room = 0;
@@ -96,6 +97,10 @@ static int watch_registry(struct server *server, struct error *err)
     for (size_t i = 0; i < count; i++)
         pointers[i] = folders[i];
     rc = registry_watch(server->registry, pointers, count, err);
+    if (rc != 0 && err->code == ERROR_UNAVAILABLE) {
+        say(server, err);
+        rc = 0;
+    }
 cleanup:
     free(pointers);
     free(folders);
