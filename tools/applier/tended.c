@@ -66,6 +66,7 @@ int64_t tended_grace_us(const struct tended *tended)
 static int make_peer(struct tended_peer *peer, const struct setup_peer *setup, struct error *err)
 {
     peer->setup = setup;
+    peer->look = true;
     peer->counterpart = counterpart_new(setup->host, setup->key);
     peer->acknowledgements = acknowledgements_new(setup->host, setup->key);
     if (peer->counterpart == NULL || peer->acknowledgements == NULL)
@@ -338,4 +339,17 @@ void tended_datagrams(struct tended *tended)
     union device_endpoint from;
     while (tended->moves != NULL && moves_take(tended->moves, &move, &from) == 1)
         counterparts_datagram(tended, &move, &from);
+}
+
+void tended_changed(struct tended *tended, const char *folder)
+{
+    char theirs[REGISTRY_PATH_MAX + 1];
+    tended->dirty = true; // our own notes may be what changed
+    for (size_t i = 0; i < tended->peer_count; i++) {
+        struct tended_peer *peer = &tended->peers[i];
+        if (folder != NULL)
+            registry_folder(theirs, peer->setup->host, peer->setup->key);
+        if (folder == NULL || strcmp(theirs, folder) == 0)
+            peer->look = true;
+    }
 }
