@@ -197,6 +197,7 @@ static int attempt_make(struct attempt *attempt, struct tended *tended, struct e
     }
     cutover->device = tended->device;
     cutover->hold = tended->hold;
+    cutover->guard = tended->guard;
     cutover->moves = tended->moves;
     cutover->own_host = tended->world->own_host;
     cutover->own_key = tended->setup->key;
@@ -379,6 +380,7 @@ int rotation_take_over(struct tended *tended, struct error *err)
     if (attempt_make(&attempt, tended, err) != 0)
         return -1;
     attempt.cutover.hold = NULL; // nothing is held: the traffic flows as it can
+    attempt.cutover.guard = NULL;
     int rc = cutover_probe(&attempt.cutover, TAKE_OVER_MS, &why);
     tended->settle_ms = device_now_ms() + SETTLE_MS;
     if (rc == 0)

@@ -105,12 +105,14 @@ static void close_interface(struct tended *tended)
 {
     struct error err;
     moves_close(tended->moves);
+    hold_guard_stop(tended->guard);
     if (hold_close(tended->hold, &err) != 0 && err.code != ERROR_NOT_FOUND)
         tended_say(tended, &err);
     device_view_free(tended->there);
     device_close(tended->device);
     tended->moves = NULL;
     tended->hold = NULL;
+    tended->guard = NULL;
     tended->there = NULL;
     tended->device = NULL;
     tended->present = false;
@@ -148,11 +150,17 @@ static void open_hold(struct tended *tended)
         tended->hold = NULL;
         error_prefix(&err, "packets cannot be held: a rotation may lose a few");
         tended_say(tended, &err);
-    } else if (hold_attached_now(tended->hold)) {
+        return;
+    }
+    if (hold_attached_now(tended->hold)) {
         tended_tell(tended,
                     "qdisc %s attached to hold packets with (custody-applier up, before there is "
                     "traffic, loses none)",
                     hold_kind_name(hold_kind(tended->hold)));
+    }
+    if (hold_guard_start(&tended->guard, tended->setup->name, &err) != 0) {
+        tended->guard = NULL;
+        tended_say(tended, &err);
     }
 }
 

@@ -15,6 +15,7 @@
 #include "custody.h"
 #include "device.h"
 #include "hold.h"
+#include "hold_guard.h"
 #include "moves.h"
 #include "plan.h"
 #include "registry.h"
@@ -80,6 +81,7 @@ struct tended {
     struct device_identity identity;
     struct device *device;
     struct hold *hold;
+    struct hold_guard *guard;
     struct moves *moves;
     struct device_view *there;     // as it was read last
     uint8_t ours[DEVICE_KEY_SIZE]; // the public key set last by this process
