@@ -1468,3 +1468,14 @@ def test_provision_never_touches_a_token_that_is_there(token):
     assert token.object.read_bytes() == before
     for name in ("pin", "so-pin", "softhsm2.conf"):
         assert (token.dir / "hsm" / name).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_key_that_was_never_recorded_is_taken_for_the_next(honest):
+    """A crash between a key and its record leaves it in the token: it is used up, so that such keys never gather."""
+    public = honest.keeper.ok("generate", "wgb", 1, WIREGUARD)
+    assert honest.keeper.ok("generate", "wgb", 1, WIREGUARD) == public
+    assert honest.keeper.ok("status")["leftovers"] == 1
+    done = honest.do(ADOPT, "key.generated", key="wgb", generation=1, purpose=WIREGUARD, public_key=bytes.fromhex(public))
+    assert done["code"] == "OK" and honest.keeper.ok("status")["leftovers"] == 0
+    again = honest.keeper("generate", "wgb", 1, WIREGUARD)
+    assert again["code"] == "ALREADY_EXISTS"
