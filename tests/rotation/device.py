@@ -16,6 +16,9 @@ import socket
 import struct
 import threading
 
+import nacl.public
+from nacl.encoding import Base64Encoder
+
 CLONE_NEWNET = 0x40000000
 SIOCGIFINDEX = 0x8933
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 1, 4, 0x300
@@ -24,7 +27,7 @@ NLA_F_NESTED, NLA_TYPE_MASK = 0x8000, 0x3FFF
 GENL_CONTROLLER, GET_FAMILY, FAMILY_ID, FAMILY_NAME = 16, 3, 1, 2
 # <linux/wireguard.h>
 GET_DEVICE, SET_DEVICE = 0, 1
-DEVICE_NAME, DEVICE_PRIVATE_KEY, DEVICE_PEERS = 2, 3, 8
+DEVICE_NAME, DEVICE_PRIVATE_KEY, DEVICE_PUBLIC_KEY, DEVICE_PORT, DEVICE_PEERS = 2, 3, 4, 6, 8
 PEER_PUBLIC_KEY, PEER_FLAGS, PEER_ENDPOINT, PEER_KEEPALIVE, PEER_HANDSHAKE, PEER_ALLOWED_IPS = 1, 3, 4, 5, 6, 9
 PEER_REMOVE = 1
 ALLOWED_FAMILY, ALLOWED_ADDRESS, ALLOWED_MASK = 1, 2, 3
@@ -128,8 +131,10 @@ class Kernel:
         name = attribute(DEVICE_NAME, self.interface.encode() + b"\0")
         return self.netlink.ask(self.family, flags, struct.pack("=BBH", command, 1, 0) + name + b"".join(parts))
 
-    def set(self, *peers, private=None):
+    def set(self, *peers, private=None, port=None):
         parts = [attribute(DEVICE_PRIVATE_KEY, base64.b64decode(private))] if private else []
+        if port is not None:
+            parts.append(attribute(DEVICE_PORT, struct.pack("=H", port)))
         if peers:
             parts.append(attribute(DEVICE_PEERS | NLA_F_NESTED, *(self._encode(peer) for peer in peers)))
         self._ask(SET_DEVICE, NLM_F_ACK, *parts)
@@ -152,6 +157,11 @@ class Kernel:
                           attribute(ALLOWED_ADDRESS, network.network_address.packed),
                           attribute(ALLOWED_MASK, struct.pack("=B", network.prefixlen))) for network in networks)))
         return attribute(NLA_F_NESTED, *parts)
+
+    def public_key(self):
+        """None without a key."""
+        public = dict(attributes(self._ask(GET_DEVICE, NLM_F_DUMP)[0][4:])).get(DEVICE_PUBLIC_KEY)
+        return public and base64.b64encode(public).decode()
 
     def peers(self):
         """{public key: Peer}"""
@@ -211,8 +221,8 @@ class Userspace:
             raise OSError(int(pairs[-1][1]), f"{self.path}: {pairs[-1]}")
         return pairs[:-1]
 
-    def set(self, *peers, private=None):
-        lines = ["set=1"]
+    def set(self, *peers, private=None, port=None):
+        lines = ["set=1"] + ([f"listen_port={port}"] if port is not None else [])
         if private:
             lines.append("private_key=" + base64.b64decode(private).hex())
         for peer in peers:
@@ -222,6 +232,11 @@ class Userspace:
             lines += [f"persistent_keepalive_interval={peer.keepalive}"] if peer.keepalive is not None else []
             lines += [f"allowed_ip={text}" for text in peer.allowed_ips or ()]
         self._ask("\n".join(lines) + "\n")
+
+    def public_key(self):
+        """None without a key."""
+        private = dict(self._ask("get=1\n")).get("private_key")
+        return private and nacl.public.PrivateKey(bytes.fromhex(private)).public_key.encode(Base64Encoder).decode()
 
     def peers(self):
         """{public key: Peer}"""

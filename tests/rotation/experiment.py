@@ -31,10 +31,10 @@ class Cell:
 def _rotate_all(cell, net, rotator, traffic):
     end = net.server if cell.key == "server" else net.clients[0]
     for i in range(cell.rotations):
-        before = end.public_key()
+        before = end.device.public_key()
         traffic.mark(f"rotation.{i + 1}")
         rotator.rotate(end)
-        if end.public_key() in (before, "(none)"):
+        if end.device.public_key() in (before, None):
             raise LaboratoryError(f"{rotator.name}: rotation {i + 1} changed no key")
         time.sleep(BETWEEN)
 

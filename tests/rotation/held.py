@@ -2,6 +2,7 @@
 """A held rotation done by hand: outgoing packets wait above WireGuard while the counterparts change
 over. It proves that the laboratory can read 0 lost; custody-applier does the same steps, faster and on its own."""
 
+import subprocess
 import time
 
 from device import PLUG_BUFFER, PLUG_RELEASE_INDEFINITE, Peer
@@ -17,7 +18,7 @@ SHUT = f"rate 8bit burst 1600 limit {HOLD_LIMIT}"
 class Plug:
     """Holds by sch_plug, which has requests for it."""
 
-    attach = ("plug", f"plug limit {HOLD_LIMIT}", "plug release_indefinite")  # it begins blocked
+    attach = (("add", f"plug limit {HOLD_LIMIT}"), ("change", "plug release_indefinite"))  # it begins blocked
 
     @staticmethod
     def hold(end):
@@ -32,11 +33,11 @@ class Tbf:
     """Holds by sch_tbf at a rate of nothing, where there is no sch_plug. The traffic itself uses up what the bucket
     still lets through, and wakes the queue after the release."""
 
-    attach = (f"tbf {OPEN}",)
+    attach = (("add", f"tbf {OPEN}"),)
 
     @classmethod
     def hold(cls, end):
-        tc(end, "change", f"tbf {SHUT}")
+        tc_change(end, f"tbf {SHUT}")
         wait_for(lambda: cls._held(end), f"{end.interface} holding packets", PATIENCE, 0.001)
 
     @staticmethod
@@ -45,12 +46,12 @@ class Tbf:
 
     @staticmethod
     def release(end):
-        tc(end, "change", f"tbf {OPEN}")
+        tc_change(end, f"tbf {OPEN}")
 
 
-def tc(end, command, words, check=True):
-    """Adds or changes the root qdisc of an end's device."""
-    return end.run("tc", "qdisc", command, "dev", end.interface, "root", *words.split(), check=check)
+def tc_change(end, words):
+    """Changes the root qdisc of an end's device."""
+    end.run("tc", "qdisc", "change", "dev", end.interface, "root", *words.split())
 
 
 class HandHeld(Rotator):
@@ -68,10 +69,9 @@ class HandHeld(Rotator):
     def before_up(self, end):
         # Attached while the device is down: on a live one it would lose packets.
         for qdisc in (Plug, Tbf):
-            first, *rest = qdisc.attach
-            if tc(end, "add", first, check=False).returncode == 0:
-                for words in rest:
-                    tc(end, "change", words)
+            lines = "\n".join(f"qdisc {word} dev {end.interface} root {options}" for word, options in qdisc.attach)
+            if subprocess.run(["tc", "-n", end.netns, "-batch", "-"], input=lines + "\n", capture_output=True, text=True,
+                              timeout=PATIENCE).returncode == 0:
                 self.qdiscs[end] = qdisc
                 return
         raise LaboratoryError("this kernel has neither sch_plug nor sch_tbf")
