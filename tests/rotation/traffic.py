@@ -6,13 +6,15 @@
         ...
         account = traffic.finish()      # waits for all that is in flight
 
-Numbered datagrams go both ways between every client and the server; with streams=True a steady TCP stream each way too.
+Numbered datagrams go both ways between every client and the server; with streams=True a steady TCP stream each way
+between the first client and the server too.
 """
 
 import dataclasses
 import itertools
 import json
 import os
+import pathlib
 import select
 import subprocess
 import time
@@ -104,6 +106,7 @@ class Account:
     to_client: Direction
     behind_ms: float
     late: int  # packets that a probe sent more than 5 ms late
+    overflowed: int  # outer packets that found no room in a WireGuard's socket: the machine is too slow for the traffic
 
     @property
     def pauses(self):
@@ -154,10 +157,22 @@ class Traffic:
         for pair in self.datagrams:
             for probe in pair:
                 probe.answer("ready")
-        for i, client in enumerate(self.net.clients if self.streams else ()):
-            self._stream(self.to_server, client, server, STREAM_PORT + i)
-            self._stream(self.to_client, server, client, STREAM_PORT + i)
+        if self.streams:
+            self._stream(self.to_server, self.net.clients[0], server, STREAM_PORT)
+            self._stream(self.to_client, server, self.net.clients[0], STREAM_PORT)
+        self.overflowed = self._overflows()
         self._tell_all("start", "started")
+
+    def _overflows(self):
+        """How many datagrams found no room in a socket's buffer, in all the ends' namespaces: also the outer packets that
+        WireGuard was too slow to take."""
+        count = 0
+        for pair in (self.datagrams[0], *((at_client,) for at_client, _ in self.datagrams[1:])):
+            for probe in pair:
+                names, values = [line.split() for line in pathlib.Path(f"/proc/{probe.process.pid}/net/snmp").read_text()
+                                 .splitlines() if line.startswith("Udp:")]
+                count += int(values[names.index("RcvbufErrors")])
+        return count
 
     def _tell_all(self, line, event):
         for probe in self._probes:
@@ -171,7 +186,7 @@ class Traffic:
     def finish(self):
         """Ends the sending, waits for the tail -> Account."""
         said = self._tell_all("stop", "result")
-        account = Account(Direction(), Direction(), 0, 0)
+        account = Account(Direction(), Direction(), 0, 0, self._overflows() - self.overflowed)
         for at_client, at_server in self.datagrams:
             account.to_server.add_datagrams(said[at_client], said[at_server])
             account.to_client.add_datagrams(said[at_server], said[at_client])
