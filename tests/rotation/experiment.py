@@ -44,9 +44,8 @@ def measure(cell):
     rotator, began = METHODS[cell.method](), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="custody-rotation-") as dir, \
             Topology(dir, kind=cell.kind, clients=cell.clients, rtt=cell.rtt, before_up=rotator.before_up) as net:
-        net.connect()
-        rotator.begin(net)
         try:
+            rotator.begin(net)
             with Traffic(net, rate=cell.rate, streams=True) as traffic:
                 _rotate_all(cell, net, rotator, traffic)
                 account = traffic.finish()

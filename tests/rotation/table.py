@@ -38,8 +38,8 @@ def _remarks(result):
             if direction[what]:
                 remarks.append(f"{where}: {what} {name}: {direction[what]}")
     if account["overflowed"]:
-        remarks.append(f"{where}: {account['overflowed']} outer packets found no room in a WireGuard's socket: lost, but not "
-                       "to the rotation: this machine is too slow for this traffic")
+        remarks.append(f"{where}: {account['overflowed']} outer packets found no room in a WireGuard's socket: this machine "
+                       "is too slow for the traffic, or too much was released at once")
     if account["late"]:
         remarks.append(f"{where}: {account['late']} packets were sent late, by {account['behind_ms']:.0f} ms at most: "
                        "the pause has that in it")

@@ -39,9 +39,14 @@ class LaboratoryError(Exception):
 
 
 class Key:
-    """A WireGuard key pair of the laboratory, in base64."""
+    """A WireGuard key pair of the laboratory, in base64; or what is known of another's: its public half."""
 
-    def __init__(self):
+    def __init__(self, public=None):
+        self.private, self.public = None, public
+        if public is None:
+            self._generate()
+
+    def _generate(self):
         private = nacl.public.PrivateKey.generate()
         self.private = private.encode(Base64Encoder).decode()
         self.public = private.public_key.encode(Base64Encoder).decode()
@@ -179,12 +184,12 @@ class Topology:
         return Peer(public, endpoint=endpoint, allowed_ips=[self.inner_prefix(end)])
 
     def connect(self):
-        """Gives each end its key and its peers as wg-quick would (the server knows no endpoints), and waits until all
-        clients have a session."""
+        """Gives each end its peers as wg-quick would (the server knows no endpoints), and its own key where that is the
+        laboratory's (end.key.private); waits until all clients have a session."""
         peers = (self.peer(client, client.key.public) for client in self.clients)
-        self.server.set_key(self.server.key, *peers)
+        self.server.device.set(*peers, private=self.server.key.private)
         for client in self.clients:
-            client.set_key(client.key, self.peer(self.server, self.server.key.public))
+            client.device.set(self.peer(self.server, self.server.key.public), private=client.key.private)
         for client in self.clients:
             client.run("ping", "-q", "-c", 1, "-w", PATIENCE, self.server.inner, timeout=PATIENCE + 10)
 

@@ -74,7 +74,8 @@ class Direction:
     refused: int = 0
     duplicated: int = 0
     reordered: int = 0
-    retransmits: int = 0
+    retransmits: int = 0  # TCP segments that were sent again
+    stream_bytes: int = 0  # all of which arrived
     lost_in: dict = dataclasses.field(default_factory=dict)  # {window: lost}, where any
     gaps: list = dataclasses.field(default_factory=list)
 
@@ -106,7 +107,7 @@ class Account:
     to_client: Direction
     behind_ms: float
     late: int  # packets that a probe sent more than 5 ms late
-    overflowed: int  # outer packets that found no room in a WireGuard's socket: the machine is too slow for the traffic
+    overflowed: int  # outer packets that found no room in a WireGuard's socket
 
     @property
     def pauses(self):
@@ -118,7 +119,8 @@ class Account:
 
 
 class Traffic:
-    """Context manager: inside, traffic flows. rate: datagrams a second of each client, each way."""
+    """Context manager: inside, traffic flows. rate: datagrams a second of each client, each way. stream_rate: 1,000 bytes
+    so often a second; 0: all that goes."""
 
     def __init__(self, net, rate=500, streams=False, stream_rate=100):
         self.net, self.rate, self.streams, self.stream_rate = net, rate, streams, stream_rate
@@ -197,6 +199,7 @@ class Traffic:
                 if not said[sender]["drained"] or said[sender]["bytes"] != said[receiver]["bytes"]:
                     raise LaboratoryError(f"a stream did not reach its end: {said[sender]} {said[receiver]}")
                 direction.retransmits += said[sender]["retransmits"]
+                direction.stream_bytes += said[receiver]["bytes"]
         return account
 
     def close(self):
