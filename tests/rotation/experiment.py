@@ -31,10 +31,10 @@ class Cell:
 def _rotate_all(cell, net, rotator, traffic):
     end = net.server if cell.key == "server" else net.clients[0]
     for i in range(cell.rotations):
-        before = end.public_key()
+        before = end.device.public_key()
         traffic.mark(f"rotation.{i + 1}")
         rotator.rotate(end)
-        if end.public_key() in (before, "(none)"):
+        if end.device.public_key() in (before, None):
             raise LaboratoryError(f"{rotator.name}: rotation {i + 1} changed no key")
         time.sleep(BETWEEN)
 
@@ -44,9 +44,8 @@ def measure(cell):
     rotator, began = METHODS[cell.method](), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="custody-rotation-") as dir, \
             Topology(dir, kind=cell.kind, clients=cell.clients, rtt=cell.rtt, before_up=rotator.before_up) as net:
-        net.connect()
-        rotator.begin(net)
         try:
+            rotator.begin(net)
             with Traffic(net, rate=cell.rate, streams=True) as traffic:
                 _rotate_all(cell, net, rotator, traffic)
                 account = traffic.finish()
