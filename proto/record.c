@@ -2,6 +2,7 @@
 // The record's schema as one table, and the encoder and the strict parser that both walk it.
 #include "record.h"
 
+#include <endian.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -181,6 +182,33 @@ static const struct name operation_names[OPERATIONS] = {
     [OPERATION_ACCEPT_LOSS] = NAME("log.accept-loss"),
 };
 
+// memcmp without the call, for what is mostly shorter than a call takes.
+static inline bool is_same(const char *a, const char *b, size_t length)
+{
+    uint64_t x[2], y[2];
+    uint32_t u[2], v[2];
+    if (length > 16)
+        return memcmp(a, b, length) == 0;
+    if (length >= 8) { // two words that overlap
+        memcpy(&x[0], a, 8);
+        memcpy(&x[1], a + length - 8, 8);
+        memcpy(&y[0], b, 8);
+        memcpy(&y[1], b + length - 8, 8);
+        return ((x[0] ^ y[0]) | (x[1] ^ y[1])) == 0;
+    }
+    if (length >= 4) {
+        memcpy(&u[0], a, 4);
+        memcpy(&u[1], a + length - 4, 4);
+        memcpy(&v[0], b, 4);
+        memcpy(&v[1], b + length - 4, 4);
+        return ((u[0] ^ v[0]) | (u[1] ^ v[1])) == 0;
+    }
+    for (; length > 0; a++, b++, length--)
+        if (*a != *b)
+            return false;
+    return true;
+}
+
 static const char *name_at(const struct name *names, uint32_t count, uint32_t i)
 {
     return i < count ? names[i].text : NULL;
@@ -190,7 +218,7 @@ static const char *name_at(const struct name *names, uint32_t count, uint32_t i)
 static uint32_t find_name(const struct name *names, uint32_t count, const char *name, size_t length)
 {
     for (uint32_t i = 1; i < count; i++)
-        if (names[i].length == length && memcmp(names[i].text, name, length) == 0)
+        if (names[i].length == length && is_same(names[i].text, name, length))
             return i;
     return 0;
 }
@@ -317,38 +345,39 @@ int record_time_format(int64_t time_us, char text[RECORD_TIME_SIZE])
     return 0;
 }
 
-static int two_digits(const char *text)
+// Two decimal digits; above 99 for anything else.
+static unsigned two_digits(const char *text)
 {
-    return (text[0] - '0') * 10 + (text[1] - '0');
+    unsigned tens = (unsigned)(text[0] - '0'), ones = (unsigned)(text[1] - '0');
+    return tens > 9 || ones > 9 ? 100 : 10 * tens + ones;
 }
 
-static int month_days(int year, int month)
+static unsigned month_days(unsigned year, unsigned month)
 {
-    static const int days[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
+    static const unsigned days[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
     bool leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
     return days[month - 1] + (month == 2 && leap ? 1 : 0);
 }
 
 int record_time_parse(const char *text, size_t length, int64_t *time_us)
 {
-    static const char shape[] = "dddd-dd-ddTdd:dd:dd.ddddddZ";
-    if (length != sizeof(shape) - 1)
+    // "dddd-dd-ddTdd:dd:dd.ddddddZ"
+    if (length != RECORD_TIME_SIZE - 1 || text[4] != '-' || text[7] != '-' || text[10] != 'T' ||
+        text[13] != ':' || text[16] != ':' || text[19] != '.' || text[26] != 'Z')
         return -1;
-    for (size_t i = 0; i < length; i++)
-        if (shape[i] == 'd' ? text[i] < '0' || text[i] > '9' : text[i] != shape[i])
-            return -1;
-    int year = two_digits(text) * 100 + two_digits(text + 2);
-    int month = two_digits(text + 5), day = two_digits(text + 8), hour = two_digits(text + 11);
-    int minute = two_digits(text + 14), second = two_digits(text + 17);
-    if (year < 1970 || month < 1 || month > 12 || day < 1 || day > month_days(year, month) ||
-        hour > 23 || minute > 59 || second > 59)
+    unsigned century = two_digits(text), year = 100 * century + two_digits(text + 2);
+    unsigned month = two_digits(text + 5), day = two_digits(text + 8);
+    unsigned hour = two_digits(text + 11), minute = two_digits(text + 14);
+    unsigned second = two_digits(text + 17), high = two_digits(text + 20);
+    unsigned middle = two_digits(text + 22), low = two_digits(text + 24);
+    if (century > 99 || two_digits(text + 2) > 99 || year < 1970 || month < 1 || month > 12 ||
+        day < 1 || day > month_days(year, month) || hour > 23 || minute > 59 || second > 59 ||
+        high > 99 || middle > 99 || low > 99)
         return -1;
-    int64_t y = month > 2 ? year : year - 1, m = month > 2 ? month - 3 : month + 9;
+    int64_t y = (int64_t)year - (month > 2 ? 0 : 1), m = month > 2 ? month - 3 : month + 9;
     int64_t days = 365 * y + y / 4 - y / 100 + y / 400 + (153 * m + 2) / 5 + day - 1 - 719468;
-    int64_t micros =
-        two_digits(text + 20) * 10000 + two_digits(text + 22) * 100 + two_digits(text + 24);
-    *time_us =
-        ((days * 24 + hour) * 60 + minute) * 60 * 1000000 + second * INT64_C(1000000) + micros;
+    int64_t seconds = days * DAY_SECONDS + hour * 3600 + minute * 60 + second;
+    *time_us = seconds * 1000000 + high * 10000 + middle * 100 + low;
     return 0;
 }
 
@@ -434,10 +463,13 @@ static bool is_absent(const struct field *field, const uint8_t *member)
 
 static bool is_hex(const char *text, size_t length)
 {
-    for (size_t i = 0; i < length; i++)
-        if ((text[i] < '0' || text[i] > '9') && (text[i] < 'a' || text[i] > 'f'))
-            return false;
-    return length % 2 == 0;
+    unsigned others = 0;
+    for (size_t i = 0; i < length; i++) {
+        unsigned char digit = (unsigned char)(text[i] - '0'),
+                      letter = (unsigned char)(text[i] - 'a');
+        others |= (digit > 9) & (letter > 5);
+    }
+    return others == 0 && length % 2 == 0;
 }
 
 static int put_text_value(struct out *out, const struct field *field, const uint8_t *member,
@@ -584,7 +616,7 @@ static bool take_name(struct in *in, const struct field *field, bool first)
         (!first && at[0] != ',') || at[before - 1] != '"')
         return false;
     at += before;
-    if (memcmp(at, field->name, field->name_length) != 0)
+    if (!is_same(at, field->name, field->name_length))
         return false;
     at += field->name_length;
     if (at[0] != '"' || at[1] != ':')
@@ -641,11 +673,16 @@ static size_t plain_run(const char *text, size_t left, uint64_t *high)
     while (left - length >= 8) {
         uint64_t word;
         memcpy(&word, text + length, sizeof(word));
+        word = le64toh(word);
         uint64_t quote = word ^ (ones * '"'), escape = word ^ (ones * '\\');
         uint64_t stop = ((quote - ones) & ~quote) | ((escape - ones) & ~escape) |
                         ((word - ones * 0x20) & ~word);
-        if ((stop & tops) != 0)
-            break;
+        if ((stop & tops) != 0) {
+            // The first that is set is right: only above one can a borrow have set another.
+            unsigned before = (unsigned)__builtin_ctzll(stop & tops) / 8;
+            *high |= word & ~(UINT64_MAX << 8 * before);
+            return length + before;
+        }
         *high |= word;
         length += 8;
     }
@@ -693,10 +730,23 @@ static int take_string(struct in *in, const char *field, char *text, size_t size
     return 0;
 }
 
+// Whether quotes stand around the next `length` bytes. What is known to hold no escape is read
+// where it stands; anything else goes through take_string, which finds out what is wrong with it.
+static bool is_quoted(const struct in *in, size_t length)
+{
+    return (size_t)(in->end - in->at) >= length + 2 && in->at[0] == '"' &&
+           in->at[length + 1] == '"';
+}
+
 static int take_base64(struct in *in, const struct field *field, uint8_t *member)
 {
     char text[128];
-    size_t length;
+    size_t length = (field->size + 2) / 3 * 4;
+    struct line quoted = {.text = in->at + 1, .length = length};
+    if (is_quoted(in, length) && line_base64(&quoted, member, field->size)) {
+        in->at += length + 2;
+        return 0;
+    }
     if (take_string(in, field->name, text, sizeof(text), &length) != 0)
         return -1;
     struct line line = {.text = text, .length = length};
@@ -708,27 +758,33 @@ static int take_base64(struct in *in, const struct field *field, uint8_t *member
 static int take_enum(struct in *in, const struct field *field, uint8_t *member)
 {
     char text[64];
-    size_t length;
+    size_t left = (size_t)(in->end - in->at), near = left < sizeof(text) ? left : sizeof(text);
+    const char *quote = near > 1 ? memchr(in->at + 1, '"', near - 1) : NULL;
+    size_t length = quote != NULL ? (size_t)(quote - in->at) - 1 : 0;
+    uint32_t value = is_quoted(in, length) ? enum_value(field->kind, in->at + 1, length) : 0;
+    if (value != 0) {
+        memcpy(member, &value, sizeof(value));
+        in->at += length + 2;
+        return 0;
+    }
     if (take_string(in, field->name, text, sizeof(text), &length) != 0)
         return -1;
-    uint32_t value = enum_value(field->kind, text, length);
-    if (value == 0)
-        return malformed(in, "unknown value in", field->name);
-    memcpy(member, &value, sizeof(value));
-    return 0;
+    return malformed(in, "unknown value in", field->name);
 }
 
 static int take_time(struct in *in, const struct field *field, uint8_t *member)
 {
     char text[RECORD_TIME_SIZE];
-    size_t length;
+    size_t length = sizeof(text) - 1;
     int64_t time_us;
+    if (is_quoted(in, length) && record_time_parse(in->at + 1, length, &time_us) == 0) {
+        memcpy(member, &time_us, sizeof(time_us));
+        in->at += length + 2;
+        return 0;
+    }
     if (take_string(in, field->name, text, sizeof(text), &length) != 0)
         return -1;
-    if (record_time_parse(text, length, &time_us) != 0)
-        return malformed(in, "no time in", field->name);
-    memcpy(member, &time_us, sizeof(time_us));
-    return 0;
+    return malformed(in, "no time in", field->name);
 }
 
 static int take_value(struct in *in, const struct field *field, uint8_t *member)
@@ -772,10 +828,11 @@ static int take_value(struct in *in, const struct field *field, uint8_t *member)
 static int take_fields(struct in *in, const struct field *fields, struct record *record, bool first)
 {
     uint8_t *base = (uint8_t *)record;
+    char next = next_name(in, first);
     for (const struct field *field = fields; field->name[0] != '\0'; field++) {
-        uint8_t *member = base + field->offset;
-        if (!field->always && field->name[0] != next_name(in, first))
+        if (field->name[0] != next && !field->always)
             continue;
+        uint8_t *member = base + field->offset;
         if (!take_name(in, field, first)) {
             if (field->always)
                 return malformed(in, "missing field", field->name);
@@ -790,14 +847,14 @@ static int take_fields(struct in *in, const struct field *fields, struct record 
                 return -1;
             if (!take(in, "}"))
                 return malformed(in, "unknown or misplaced field in", field->name);
-            continue;
-        }
-        if (take_value(in, field, member) != 0)
+        } else if (take_value(in, field, member) != 0) {
             return -1;
-        // A zero that is written out is another form of the same record, and there is to be only
-        // one.
-        if (!field->always && is_absent(field, member))
+        } else if (!field->always && is_absent(field, member)) {
+            // A zero that is written out is another form of the same record, and there is to be
+            // only one.
             return malformed(in, "empty value in", field->name);
+        }
+        next = next_name(in, first);
     }
     return 0;
 }

@@ -10,8 +10,6 @@
 #include <string.h>
 #include <sys/queue.h>
 
-#include <sodium.h>
-
 #include "snapshot.h"
 
 // A lease in the list of open ones (granted first, first) and in the tree by its id. `lease` comes
@@ -212,12 +210,11 @@ const struct state_lease *state_lease_find(const struct state *state, const char
 
 // ---- checking ----
 
-static bool is_about_a_generation(enum record_event event)
+// Public keys are no secret, so these may take any time.
+static bool is_no_key(const uint8_t key[RECORD_KEY_SIZE])
 {
-    for (int s = 0; s < KEY_STATES; s++)
-        if (lifecycle_next(s, event) >= 0)
-            return true;
-    return false;
+    static const uint8_t none[RECORD_KEY_SIZE];
+    return memcmp(key, none, sizeof(none)) == 0;
 }
 
 static int check_sequence(const struct state *state, const struct record *record, struct error *err)
@@ -231,7 +228,8 @@ static int check_sequence(const struct state *state, const struct record *record
     if ((record->event == RECORD_TOKEN_INITIALISED) != (record->seq == 0))
         return error_set(err, ERROR_FAILED_PRECONDITION,
                          "token.initialised must be record 0, and no other");
-    if (!name_is_host(record->host) || (record->seq > 0 && strcmp(record->host, state->host) != 0))
+    // The host of record 0 was checked then.
+    if (record->seq == 0 ? !name_is_host(record->host) : strcmp(record->host, state->host) != 0)
         return error_set(err, ERROR_FAILED_PRECONDITION, "host is '%s' where '%s' must stand",
                          record->host, state->host);
     return 0;
@@ -239,7 +237,7 @@ static int check_sequence(const struct state *state, const struct record *record
 
 static int check_new_key(const struct state *state, const struct record *record, struct error *err)
 {
-    if (sodium_is_zero(record->public_key, sizeof(record->public_key)))
+    if (is_no_key(record->public_key))
         return error_set(err, ERROR_FAILED_PRECONDITION, "public_key is missing");
     if (record->generation <= state_key_highest(state, record->key))
         return error_set(err, ERROR_FAILED_PRECONDITION,
@@ -261,11 +259,10 @@ static int check_grant(const struct state *state, const struct state_key *key,
                          lifecycle_state_name(key->state),
                          record->reason != 0 ? record_reason_name(record->reason) : "no reason");
     if (!record->actor.present || record->lease[0] == '\0' ||
-        record->expires_us < record->time_us ||
-        sodium_is_zero(record->applier_public_key, sizeof(record->applier_public_key)))
+        record->expires_us < record->time_us || is_no_key(record->applier_public_key))
         return error_set(err, ERROR_FAILED_PRECONDITION,
                          "actor, lease, applier_public_key or a later expires is missing");
-    if (sodium_memcmp(record->public_key, key->public_key, sizeof(key->public_key)) != 0)
+    if (memcmp(record->public_key, key->public_key, sizeof(key->public_key)) != 0)
         return error_set(err, ERROR_FAILED_PRECONDITION, "public_key is not the generation's");
     if (state_lease_find(state, record->lease) != NULL)
         return error_set(err, ERROR_FAILED_PRECONDITION, "lease %s is open already", record->lease);
@@ -377,7 +374,7 @@ int state_check(const struct state *state, const struct record *record, struct e
     if ((record->event == RECORD_LOG_SEALED || record->event == RECORD_DAEMON_STOPPED) &&
         check_digest(state, record, err) != 0)
         return -1;
-    if (is_about_a_generation(record->event) && check_generation(state, record, err) != 0)
+    if (lifecycle_is_about_generation(record->event) && check_generation(state, record, err) != 0)
         return -1;
     if (record->event == RECORD_APPROVAL_REQUESTED && check_requested_key(state, record, err) != 0)
         return -1;
@@ -522,7 +519,7 @@ int state_apply(struct state *state, const struct record *record, struct error *
     }
     if (record->event == RECORD_TOKEN_INITIALISED || record->event == RECORD_LOG_KEY_CHANGED)
         memcpy(state->log_vkey, record->log_vkey, sizeof(state->log_vkey));
-    if (is_about_a_generation(record->event)) {
+    if (lifecycle_is_about_generation(record->event)) {
         apply_to_generation(state, record);
         forget_destroyed(state, record->key);
     }
