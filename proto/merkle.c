@@ -7,6 +7,7 @@
 #define OPENSSL_API_COMPAT 10100
 #include "merkle.h"
 
+#include <endian.h>
 #include <stdbool.h>
 #include <string.h>
 
@@ -14,42 +15,72 @@
 
 #define SIZE_LIMIT (UINT64_C(1) << 63)
 
-// SHA-256(prefix || data), the prefix being what keeps leaves and nodes apart.
-static struct merkle_hash hash_of(const uint8_t *prefix, size_t prefix_length, const void *data,
-                                  size_t length)
+#define BLOCK 64 // bytes that SHA-256 takes at a time
+
+// SHA-256's end of a message (FIPS 180-4 section 5.1.1): `used` bytes stand in `tail`, the last of
+// `length` in all. Returns how many whole blocks they have become.
+static size_t pad(uint8_t tail[2 * BLOCK], size_t used, size_t length)
+{
+    size_t blocks = used + 1 + sizeof(uint64_t) <= BLOCK ? 1 : 2;
+    uint64_t bits = htobe64((uint64_t)length * 8);
+    tail[used] = 0x80;
+    memset(tail + used + 1, 0, blocks * BLOCK - sizeof(bits) - used - 1);
+    memcpy(tail + blocks * BLOCK - sizeof(bits), &bits, sizeof(bits));
+    return blocks;
+}
+
+// Hashes whole blocks only, the last of them padded already, and takes the hash from the state:
+// SHA256_Final takes a fifth of the time that a node does.
+static struct merkle_hash hash_blocks(const void *whole, size_t blocks, const uint8_t *tail,
+                                      size_t tail_blocks)
 {
     struct merkle_hash hash;
     SHA256_CTX context;
     SHA256_Init(&context);
-    SHA256_Update(&context, prefix, prefix_length);
-    SHA256_Update(&context, data, length);
-    SHA256_Final(hash.bytes, &context);
+    if (blocks > 0)
+        SHA256_Update(&context, whole, blocks * BLOCK);
+    SHA256_Update(&context, tail, tail_blocks * BLOCK);
+    for (unsigned i = 0; i < MERKLE_HASH_SIZE / sizeof(uint32_t); i++) {
+        uint32_t word = htobe32(context.h[i]);
+        memcpy(hash.bytes + i * sizeof(word), &word, sizeof(word));
+    }
     return hash;
+}
+
+struct merkle_hash merkle_leaf_prefixed(const void *prefixed, size_t length)
+{
+    uint8_t tail[2 * BLOCK];
+    size_t rest = length % BLOCK;
+    memcpy(tail, (const uint8_t *)prefixed + length - rest, rest);
+    return hash_blocks(prefixed, length / BLOCK, tail, pad(tail, rest, length));
 }
 
 struct merkle_hash merkle_leaf(const void *data, size_t length)
 {
     const uint8_t prefix = 0x00;
-    return hash_of(&prefix, 1, data, length);
-}
-
-struct merkle_hash merkle_leaf_prefixed(const void *prefixed, size_t length)
-{
-    return hash_of(NULL, 0, prefixed, length);
+    struct merkle_hash hash;
+    SHA256_CTX context;
+    SHA256_Init(&context);
+    SHA256_Update(&context, &prefix, 1);
+    SHA256_Update(&context, data, length);
+    SHA256_Final(hash.bytes, &context);
+    return hash;
 }
 
 struct merkle_hash merkle_node(const struct merkle_hash *left, const struct merkle_hash *right)
 {
-    uint8_t bytes[1 + 2 * MERKLE_HASH_SIZE];
+    uint8_t bytes[2 * BLOCK];
     bytes[0] = 0x01;
     memcpy(bytes + 1, left->bytes, MERKLE_HASH_SIZE);
     memcpy(bytes + 1 + MERKLE_HASH_SIZE, right->bytes, MERKLE_HASH_SIZE);
-    return hash_of(NULL, 0, bytes, sizeof(bytes));
+    const size_t length = 1 + 2 * MERKLE_HASH_SIZE;
+    return hash_blocks(NULL, 0, bytes, pad(bytes, length, length));
 }
 
 struct merkle_hash merkle_empty_root(void)
 {
-    return hash_of(NULL, 0, "", 0);
+    uint8_t tail[2 * BLOCK];
+    return hash_blocks(NULL, 0, tail, pad(tail, 0, 0));
 }
 
 unsigned merkle_edge_length(uint64_t size)
