@@ -299,8 +299,9 @@ static uint32_t enum_value(enum kind kind, const char *name, size_t length)
         return find_name(operation_names, OPERATIONS, name, length);
     default:
         for (uint32_t code = 1; code <= ERROR_UNAUTHENTICATED; code++) {
-            const char *known = code_name(code);
-            if (known != NULL && strlen(known) == length && memcmp(known, name, length) == 0)
+            const char *known = error_code_name(code);
+            if (known[0] == name[0] && strlen(known) == length &&
+                memcmp(known, name, length) == 0 && code_name(code) != NULL)
                 return code;
         }
         return 0;
@@ -463,13 +464,14 @@ static bool is_absent(const struct field *field, const uint8_t *member)
 
 static bool is_hex(const char *text, size_t length)
 {
-    unsigned others = 0;
-    for (size_t i = 0; i < length; i++) {
-        unsigned char digit = (unsigned char)(text[i] - '0'),
-                      letter = (unsigned char)(text[i] - 'a');
-        others |= (digit > 9) & (letter > 5);
-    }
-    return others == 0 && length % 2 == 0;
+    static const uint8_t digits[256] = {
+        ['0'] = 1, ['1'] = 1, ['2'] = 1, ['3'] = 1, ['4'] = 1, ['5'] = 1, ['6'] = 1, ['7'] = 1,
+        ['8'] = 1, ['9'] = 1, ['a'] = 1, ['b'] = 1, ['c'] = 1, ['d'] = 1, ['e'] = 1, ['f'] = 1,
+    };
+    uint8_t all = 1;
+    for (size_t i = 0; i < length; i++)
+        all &= digits[(unsigned char)text[i]];
+    return all == 1 && length % 2 == 0;
 }
 
 static int put_text_value(struct out *out, const struct field *field, const uint8_t *member,
@@ -627,17 +629,20 @@ static bool take_name(struct in *in, const struct field *field, bool first)
 
 static int take_u64(struct in *in, const char *field, uint64_t limit, uint64_t *value)
 {
-    const char *digits = in->at;
+    const char *digits = in->at, *at = digits, *end = in->end;
     uint64_t result = 0;
-    while (in->at < in->end && *in->at >= '0' && *in->at <= '9') {
-        uint64_t digit = (uint64_t)(*in->at - '0');
-        if (result > (limit - digit) / 10)
+    for (; at < end && *at >= '0' && *at <= '9'; at++) {
+        uint64_t digit = (uint64_t)(*at - '0');
+        // 19 digits always fit into 64 bits.
+        if (at - digits >= 19 && result > (UINT64_MAX - digit) / 10)
             return malformed(in, "number too large in", field);
         result = result * 10 + digit;
-        in->at++;
     }
-    if (in->at == digits || (*digits == '0' && in->at - digits > 1))
+    if (result > limit)
+        return malformed(in, "number too large in", field);
+    if (at == digits || (*digits == '0' && at - digits > 1))
         return malformed(in, "no canonical number in", field);
+    in->at = at;
     *value = result;
     return 0;
 }
@@ -665,7 +670,8 @@ static int take_escape(struct in *in, char *c)
 
 // The bytes up to the next that ends the string, begins an escape or may not stand in it. `*high`
 // collects the bits of all: without the eighth they are UTF-8.
-static size_t plain_run(const char *text, size_t left, uint64_t *high)
+#define HIGH_BITS UINT64_C(0x8080808080808080)
+static inline size_t plain_run(const char *text, size_t left, uint64_t *high)
 {
     const uint64_t ones = UINT64_MAX / 255, tops = ones << 7;
     size_t length = 0;
@@ -695,9 +701,10 @@ static size_t plain_run(const char *text, size_t left, uint64_t *high)
     return length;
 }
 
-// A string in the one form that put_string writes, into `text` (room for `size` bytes with the
+// Any string in the one form that put_string writes, into `text` (room for `size` bytes with the
 // NUL).
-static int take_string(struct in *in, const char *field, char *text, size_t size, size_t *length)
+static int take_any_string(struct in *in, const char *field, char *text, size_t size,
+                           size_t *length)
 {
     if (in->at == in->end || *in->at != '"')
         return malformed(in, "no string in", field);
@@ -724,9 +731,26 @@ static int take_string(struct in *in, const char *field, char *text, size_t size
     }
     in->at++;
     text[used] = '\0';
-    if ((high & UINT64_C(0x8080808080808080)) != 0 && !name_is_utf8(text, used))
+    if ((high & HIGH_BITS) != 0 && !name_is_utf8(text, used))
         return malformed(in, "string is not UTF-8 in", field);
     *length = used;
+    return 0;
+}
+
+// The same; nearly all strings need no more than to be copied.
+static inline int take_string(struct in *in, const char *field, char *text, size_t size,
+                              size_t *length)
+{
+    uint64_t high = 0;
+    size_t left = (size_t)(in->end - in->at);
+    size_t plain = left > 1 && in->at[0] == '"' ? plain_run(in->at + 1, left - 1, &high) : 0;
+    if (plain == 0 || plain >= size || plain + 1 >= left || in->at[plain + 1] != '"' ||
+        (high & HIGH_BITS) != 0)
+        return take_any_string(in, field, text, size, length);
+    memcpy(text, in->at + 1, plain);
+    text[plain] = '\0';
+    in->at += plain + 2;
+    *length = plain;
     return 0;
 }
 

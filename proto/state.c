@@ -115,14 +115,19 @@ const struct state_key *state_key_at(const struct state *state, size_t i)
     return i < state->key_count ? &state->keys[i] : NULL;
 }
 
+static bool is_last_key(const struct state *state, const char *name, uint64_t generation)
+{
+    if (state->last_key >= state->key_count)
+        return false;
+    const struct state_key *key = &state->keys[state->last_key];
+    return key->generation == generation && strcmp(key->name, name) == 0;
+}
+
 // Where the generation stands, or would have to be put.
 static size_t key_position(const struct state *state, const char *name, uint64_t generation)
 {
-    if (state->last_key < state->key_count) {
-        const struct state_key *key = &state->keys[state->last_key];
-        if (key->generation == generation && strcmp(key->name, name) == 0)
-            return state->last_key;
-    }
+    if (is_last_key(state, name, generation))
+        return state->last_key;
     size_t low = 0, high = state->key_count;
     while (low < high) {
         size_t middle = low + (high - low) / 2;
@@ -139,6 +144,8 @@ static size_t key_position(const struct state *state, const char *name, uint64_t
 const struct state_key *state_key_find(const struct state *state, const char *name,
                                        uint64_t generation)
 {
+    if (is_last_key(state, name, generation))
+        return &state->keys[state->last_key];
     size_t i = key_position(state, name, generation);
     if (i == state->key_count || strcmp(state->keys[i].name, name) != 0 ||
         state->keys[i].generation != generation)
