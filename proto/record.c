@@ -55,6 +55,7 @@ struct field {
         "", 0, KIND_U64, false, 0, 0, NULL                                                         \
     }
 
+// In each table those that always stand come first.
 static const struct field actor_fields[] = {
     FIELD_(record, KIND_U32, true, "uid", actor.uid),
     FIELD_(record, KIND_U32, true, "gid", actor.gid),
@@ -582,6 +583,7 @@ struct in {
     const char *start;
     const char *at;
     const char *end;
+    size_t used; // bytes of the record, from its first on, that were written to
     struct error *err;
 };
 
@@ -863,6 +865,8 @@ static int take_fields(struct in *in, const struct field *fields, struct record 
             continue;
         }
         first = false;
+        if (in->used < field->offset + field->size)
+            in->used = field->offset + field->size;
         if (field->kind == KIND_OBJECT) {
             *member = true;
             if (!take(in, "{"))
@@ -878,27 +882,45 @@ static int take_fields(struct in *in, const struct field *fields, struct record 
             // only one.
             return malformed(in, "empty value in", field->name);
         }
+        // Nothing can follow but what may be absent.
+        if (in->at < in->end && *in->at == '}' && !field[1].always)
+            break;
         next = next_name(in, first);
     }
     return 0;
 }
 
-int record_parse(struct record *record, const char *line, size_t length, struct error *err)
+static int take_record(struct in *in, struct record *record)
 {
-    memset(record, 0, sizeof(*record));
+    if (!take(in, "{\"v\":1"))
+        return malformed(in, "no record of version 1", NULL);
+    if (take_fields(in, record_fields, record, false) != 0)
+        return -1;
+    if (!take(in, "}"))
+        return malformed(in, "unknown or misplaced field", NULL);
+    if (in->at != in->end)
+        return malformed(in, "something follows the record", NULL);
+    return 0;
+}
+
+int record_parse_next(struct record *record, size_t *used, const char *line, size_t length,
+                      struct error *err)
+{
+    memset(record, 0, *used);
+    *used = 0;
     if (length > RECORD_LINE_MAX)
         return error_set(err, ERROR_INVALID_ARGUMENT, "line of %zu bytes, at most %d are allowed",
                          length, RECORD_LINE_MAX);
     struct in in = {.start = line, .at = line, .end = line + length, .err = err};
-    if (!take(&in, "{\"v\":1"))
-        return malformed(&in, "no record of version 1", NULL);
-    if (take_fields(&in, record_fields, record, false) != 0)
-        return -1;
-    if (!take(&in, "}"))
-        return malformed(&in, "unknown or misplaced field", NULL);
-    if (in.at != in.end)
-        return malformed(&in, "something follows the record", NULL);
-    return 0;
+    int result = take_record(&in, record);
+    *used = in.used;
+    return result;
+}
+
+int record_parse(struct record *record, const char *line, size_t length, struct error *err)
+{
+    size_t used = sizeof(*record);
+    return record_parse_next(record, &used, line, length, err);
 }
 
 int record_key_change_text(const char *origin, uint64_t seq, const char *old_vkey,
