@@ -2,6 +2,7 @@
 // Reading the signed texts, strictly: what is accepted has one form only.
 #include "lines.h"
 
+#include <endian.h>
 #include <string.h>
 
 bool lines_next(struct lines *lines, struct line *line)
@@ -94,10 +95,8 @@ bool line_base64_any(const struct line *line, void *bytes, size_t room, size_t *
         uint32_t a = base64_value(text[0]), b = base64_value(text[1]);
         uint32_t c = base64_value(text[2]), d = base64_value(text[3]);
         all |= a | b | c | d;
-        uint32_t bits = a << 18 | b << 12 | c << 6 | d;
-        out[0] = (uint8_t)(bits >> 16);
-        out[1] = (uint8_t)(bits >> 8);
-        out[2] = (uint8_t)bits;
+        uint32_t bits = htobe32((a << 18 | b << 12 | c << 6 | d) << 8);
+        memcpy(out, &bits, 3);
     }
     if (all > 63)
         return false;

@@ -422,7 +422,7 @@ static int insert_key(struct state *state, const struct record *record, struct e
 
 static int insert_lease(struct state *state, const struct state_lease *lease, struct error *err)
 {
-    struct node *node = calloc(1, sizeof(*node));
+    struct node *node = malloc(sizeof(*node));
     if (node == NULL)
         return error_set(err, ERROR_RESOURCE_EXHAUSTED, "out of memory for a lease");
     node->lease = *lease;
