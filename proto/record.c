@@ -462,16 +462,23 @@ static bool is_absent(const struct field *field, const uint8_t *member)
     }
 }
 
+// The lower-case hex digits that come first.
+static inline size_t hex_run(const char *text, size_t left)
+{
+    static const bool digits[256] = {
+        ['0'] = true, ['1'] = true, ['2'] = true, ['3'] = true, ['4'] = true, ['5'] = true,
+        ['6'] = true, ['7'] = true, ['8'] = true, ['9'] = true, ['a'] = true, ['b'] = true,
+        ['c'] = true, ['d'] = true, ['e'] = true, ['f'] = true,
+    };
+    size_t length = 0;
+    while (length < left && digits[(unsigned char)text[length]])
+        length++;
+    return length;
+}
+
 static bool is_hex(const char *text, size_t length)
 {
-    static const uint8_t digits[256] = {
-        ['0'] = 1, ['1'] = 1, ['2'] = 1, ['3'] = 1, ['4'] = 1, ['5'] = 1, ['6'] = 1, ['7'] = 1,
-        ['8'] = 1, ['9'] = 1, ['a'] = 1, ['b'] = 1, ['c'] = 1, ['d'] = 1, ['e'] = 1, ['f'] = 1,
-    };
-    uint8_t all = 1;
-    for (size_t i = 0; i < length; i++)
-        all &= digits[(unsigned char)text[i]];
-    return all == 1 && length % 2 == 0;
+    return hex_run(text, length) == length && length % 2 == 0;
 }
 
 static int put_text_value(struct out *out, const struct field *field, const uint8_t *member,
@@ -763,6 +770,21 @@ static bool is_quoted(const struct in *in, size_t length)
            in->at[length + 1] == '"';
 }
 
+static int take_hex(struct in *in, const struct field *field, char *text)
+{
+    size_t length, left = (size_t)(in->end - in->at);
+    size_t run = left > 1 ? hex_run(in->at + 1, left - 1) : 0;
+    if (run > 0 && run < field->size && run % 2 == 0 && is_quoted(in, run)) {
+        memcpy(text, in->at + 1, run);
+        text[run] = '\0';
+        in->at += run + 2;
+        return 0;
+    }
+    if (take_string(in, field->name, text, field->size, &length) != 0)
+        return -1;
+    return is_hex(text, length) ? 0 : malformed(in, "no lower-case hex in", field->name);
+}
+
 static int take_base64(struct in *in, const struct field *field, uint8_t *member)
 {
     char text[128];
@@ -839,12 +861,9 @@ static int take_value(struct in *in, const struct field *field, uint8_t *member)
     case KIND_BASE64:
         return take_base64(in, field, member);
     case KIND_TEXT:
+        return take_string(in, field->name, (char *)member, field->size, &length);
     case KIND_HEX:
-        if (take_string(in, field->name, (char *)member, field->size, &length) != 0)
-            return -1;
-        if (field->kind == KIND_HEX && !is_hex((const char *)member, length))
-            return malformed(in, "no lower-case hex in", field->name);
-        return 0;
+        return take_hex(in, field, (char *)member);
     default:
         return take_enum(in, field, member);
     }
