@@ -17,29 +17,19 @@
 
 #define BLOCK 64 // bytes that SHA-256 takes at a time
 
-// SHA-256's end of a message (FIPS 180-4 section 5.1.1): `used` bytes stand in `tail`, the last of
-// `length` in all. Returns how many whole blocks they have become.
-static size_t pad(uint8_t tail[2 * BLOCK], size_t used, size_t length)
-{
-    size_t blocks = used + 1 + sizeof(uint64_t) <= BLOCK ? 1 : 2;
-    uint64_t bits = htobe64((uint64_t)length * 8);
-    tail[used] = 0x80;
-    memset(tail + used + 1, 0, blocks * BLOCK - sizeof(bits) - used - 1);
-    memcpy(tail + blocks * BLOCK - sizeof(bits), &bits, sizeof(bits));
-    return blocks;
-}
-
-// Hashes whole blocks only, the last of them padded already, and takes the hash from the state:
-// SHA256_Final takes a fifth of the time that a node does.
-static struct merkle_hash hash_blocks(const void *whole, size_t blocks, const uint8_t *tail,
-                                      size_t tail_blocks)
+// Hashes a message in place, as whole blocks: the padding (FIPS 180-4 section 5.1.1) is written
+// behind it, and the hash taken from the state. SHA256_Final would take a fifth of a node's time.
+static inline struct merkle_hash hash_in_place(uint8_t *bytes, size_t length)
 {
     struct merkle_hash hash;
     SHA256_CTX context;
+    uint64_t bits = htobe64((uint64_t)length * 8);
+    size_t size = (length + 1 + sizeof(bits) + BLOCK - 1) / BLOCK * BLOCK;
+    bytes[length] = 0x80;
+    memset(bytes + length + 1, 0, size - sizeof(bits) - length - 1);
+    memcpy(bytes + size - sizeof(bits), &bits, sizeof(bits));
     SHA256_Init(&context);
-    if (blocks > 0)
-        SHA256_Update(&context, whole, blocks * BLOCK);
-    SHA256_Update(&context, tail, tail_blocks * BLOCK);
+    SHA256_Update(&context, bytes, size);
     for (unsigned i = 0; i < MERKLE_HASH_SIZE / sizeof(uint32_t); i++) {
         uint32_t word = htobe32(context.h[i]);
         memcpy(hash.bytes + i * sizeof(word), &word, sizeof(word));
@@ -47,12 +37,9 @@ static struct merkle_hash hash_blocks(const void *whole, size_t blocks, const ui
     return hash;
 }
 
-struct merkle_hash merkle_leaf_prefixed(const void *prefixed, size_t length)
+struct merkle_hash merkle_leaf_in_place(uint8_t *bytes, size_t length)
 {
-    uint8_t tail[2 * BLOCK];
-    size_t rest = length % BLOCK;
-    memcpy(tail, (const uint8_t *)prefixed + length - rest, rest);
-    return hash_blocks(prefixed, length / BLOCK, tail, pad(tail, rest, length));
+    return hash_in_place(bytes, length);
 }
 
 struct merkle_hash merkle_leaf(const void *data, size_t length)
@@ -73,14 +60,13 @@ struct merkle_hash merkle_node(const struct merkle_hash *left, const struct merk
     bytes[0] = 0x01;
     memcpy(bytes + 1, left->bytes, MERKLE_HASH_SIZE);
     memcpy(bytes + 1 + MERKLE_HASH_SIZE, right->bytes, MERKLE_HASH_SIZE);
-    const size_t length = 1 + 2 * MERKLE_HASH_SIZE;
-    return hash_blocks(NULL, 0, bytes, pad(bytes, length, length));
+    return hash_in_place(bytes, 1 + 2 * MERKLE_HASH_SIZE);
 }
 
 struct merkle_hash merkle_empty_root(void)
 {
-    uint8_t tail[2 * BLOCK];
-    return hash_blocks(NULL, 0, tail, pad(tail, 0, 0));
+    uint8_t bytes[BLOCK];
+    return hash_in_place(bytes, 0);
 }
 
 unsigned merkle_edge_length(uint64_t size)
