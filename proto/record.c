@@ -646,11 +646,11 @@ static int take_u64(struct in *in, const char *field, uint64_t limit, uint64_t *
             return malformed(in, "number too large in", field);
         result = result * 10 + digit;
     }
+    in->at = at;
     if (result > limit)
         return malformed(in, "number too large in", field);
     if (at == digits || (*digits == '0' && at - digits > 1))
         return malformed(in, "no canonical number in", field);
-    in->at = at;
     *value = result;
     return 0;
 }
