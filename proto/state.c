@@ -29,7 +29,7 @@ struct state {
     char host_vkey[NOTE_VKEY_MAX];
     struct state_key *keys; // ordered by name, then generation
     size_t key_count, key_room;
-    size_t last_key; // the generation that the last record was about: the next one often is, too
+    size_t last_key; // where a generation was looked for last: the next record is often about it
     struct node_list leases;
     size_t lease_count;
     void *lease_tree; // tsearch's
@@ -123,11 +123,8 @@ static bool is_last_key(const struct state *state, const char *name, uint64_t ge
     return key->generation == generation && strcmp(key->name, name) == 0;
 }
 
-// Where the generation stands, or would have to be put.
-static size_t key_position(const struct state *state, const char *name, uint64_t generation)
+static size_t search_key(const struct state *state, const char *name, uint64_t generation)
 {
-    if (is_last_key(state, name, generation))
-        return state->last_key;
     size_t low = 0, high = state->key_count;
     while (low < high) {
         size_t middle = low + (high - low) / 2;
@@ -141,12 +138,19 @@ static size_t key_position(const struct state *state, const char *name, uint64_t
     return low;
 }
 
+// Where the generation stands, or would have to be put.
+static size_t key_position(const struct state *state, const char *name, uint64_t generation)
+{
+    return is_last_key(state, name, generation) ? state->last_key
+                                                : search_key(state, name, generation);
+}
+
 const struct state_key *state_key_find(const struct state *state, const char *name,
                                        uint64_t generation)
 {
     if (is_last_key(state, name, generation))
         return &state->keys[state->last_key];
-    size_t i = key_position(state, name, generation);
+    size_t i = search_key(state, name, generation);
     if (i == state->key_count || strcmp(state->keys[i].name, name) != 0 ||
         state->keys[i].generation != generation)
         return NULL;
@@ -517,6 +521,9 @@ static void forget_destroyed(struct state *state, const char *name)
 
 int state_apply(struct state *state, const struct record *record, struct error *err)
 {
+    // Looked for once, and found there again by all that follows.
+    if (lifecycle_is_about_generation(record->event))
+        state->last_key = key_position(state, record->key, record->generation);
     if (state_check(state, record, err) != 0 || make_room(state, record, err) != 0)
         return -1;
     if (record->event == RECORD_TOKEN_INITIALISED) {
