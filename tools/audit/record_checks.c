@@ -51,6 +51,7 @@ struct record_checks {
     uint32_t last_event;  // of the line before; RECORD_NONE when it is no record
     struct record sealed; // the last log.sealed
     struct record record; // the one being checked
+    size_t record_used;   // of it, for record_parse_next
 
     struct closed_lease closed[CLOSED_MAX];
     size_t closed_count;
@@ -413,7 +414,8 @@ bool record_checks_line(struct record_checks *checks, const struct log_item *ite
     leaf->segment = item->first;
     leaf->line = item->place.line;
     leaf->index = checks->expected;
-    leaf->parsed = record_parse(&checks->record, item->line.text, item->line.length, &why) == 0;
+    leaf->parsed = record_parse_next(&checks->record, &checks->record_used, item->line.text,
+                                     item->line.length, &why) == 0;
     if (leaf->parsed) {
         check_record(checks, item);
         leaf->index = checks->record.seq;
