@@ -387,8 +387,9 @@ static int check_rotation_confirmed(const struct state *state, const struct reco
 {
     const struct rotation *rotation = rotations_open(&state->rotations, record->key);
     const struct state_key *key = state_key_find(state, record->key, record->generation);
-    if (rotation == NULL || key == NULL || key->released_us >= rotation->started_us)
-        return 0; // rotations_check sees whether it is open at all
+    if (rotation == NULL || key == NULL || rotation->generation != key->generation ||
+        key->released_us >= rotation->started_us)
+        return 0; // whether it is the open one at all is rotations_check's to see
     return error_set(err, ERROR_FAILED_PRECONDITION,
                      "generation %" PRIu64
                      " of key %s was not released since its rotation started: nothing can have "
