@@ -215,6 +215,22 @@ def copies_preshared(t, backend, dir):
         assert code == "INVALID_ARGUMENT" and dump(t.a) == before
 
 
+def leaves_no_key(t, backend, dir):
+    """What passes through, device and preshared keys of a dump, is in the process's memory no more."""
+    key, psk, p1, p2 = private_key(t.a), new_key(), new_key(), new_key()
+    (dir / "conf").write_text(f"[Interface]\nPrivateKey = {key}\n[Peer]\nPublicKey = {p1}\nPresharedKey = {psk}\n")
+    t.a.wg("setconf", t.a.interface, dir / "conf")
+    with Driver(t.a, backend) as driver:
+        driver.view()
+        driver.ask("set", f"peer={p2}", f"copy={p1}")
+        assert dump(t.a)["peers"][p2]["psk"] == psk
+        driver.view()
+        for secret in (key, psk):
+            done = subprocess.run([find_program(default_builddir(), "secret_finder"), "pid", str(driver.process.pid)],
+                                  input=secret + "\n", capture_output=True, text=True, timeout=PATIENCE)
+            assert done.returncode == 0, done.stdout + done.stderr
+
+
 def many_peers(t, backend, dir):
     """More than one netlink message holds, both ways; and a peer that is told in several."""
     with Driver(t.a, backend) as driver:
@@ -320,7 +336,7 @@ def gone_is_not_found(t, backend, dir):
     clear(t.a)
 
 
-DEVICE_CHECKS = (dump_agrees, set_agrees, removes_and_updates, copies_preshared, many_peers, reads_while_peers_change,
+DEVICE_CHECKS = (dump_agrees, set_agrees, removes_and_updates, copies_preshared, leaves_no_key, many_peers, reads_while_peers_change,
                  handshake_is_seen, gone_is_not_found)
 
 
