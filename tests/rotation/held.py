@@ -11,6 +11,7 @@ from topology import HOLD_LIMIT, PATIENCE, Key, LaboratoryError
 from stack import wait_for
 
 GRACE = 0.15  # seconds that packets of the old sessions may still be on their way, the round trip apart
+SETTLING = 0.005  # seconds
 OPEN = f"rate 10gbit burst 1mb limit {HOLD_LIMIT}"
 SHUT = f"rate 8bit burst 1600 limit {HOLD_LIMIT}"
 
@@ -23,6 +24,9 @@ class Plug:
     @staticmethod
     def hold(end):
         end.device.plug(PLUG_BUFFER)
+        # A packet that was let through just before may still be on its way into WireGuard, on another processor. Were the
+        # key replaced under it, it would wait there and leave with the new session, before the counterpart has moved.
+        time.sleep(SETTLING)
 
     @staticmethod
     def release(end):
@@ -39,6 +43,7 @@ class Tbf:
     def hold(cls, end):
         tc_change(end, f"tbf {SHUT}")
         wait_for(lambda: cls._held(end), f"{end.interface} holding packets", PATIENCE, 0.001)
+        time.sleep(SETTLING)  # as with the plug: wireguard-go has yet to read what was let through
 
     @staticmethod
     def _held(end):

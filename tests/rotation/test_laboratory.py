@@ -108,8 +108,9 @@ def test_the_probe_counts_what_is_lost_doubled_and_overtaken(probe, loopback):
     assert peer.receive(END) == 0
     peer.send(END, 100)
     peer.receive(DONE)
-    peer.send(DATA, 3)  # it was only late
     peer.send(DONE)
+    time.sleep(0.1)
+    peer.send(DATA, 3)  # it was only late
     said = result(process)
     assert (said["drained"], said["exact"], said["peer_sent"]) == (True, True, 100)
     assert (said["received"], said["lost"], said["duplicated"], said["foreign"]) == (89, 11, 1, 1)
@@ -178,7 +179,7 @@ def test_what_is_blocked_is_lost_and_nothing_else(net):
         assert set(direction.lost_in) == {"blocked"}
         assert direction.lost == direction.lost_in["blocked"] < direction.sent / 2  # the other client's all came
     assert account.to_server.retransmits > 0
-    assert account.pauses[0] >= 900
+    assert max(account.pauses) >= 900  # it ends with the first packet that comes again, of either window
 
 
 def test_undisturbed_traffic_loses_nothing(net):

@@ -150,14 +150,12 @@ class Topology:
         ip_batch("link set lo up", f"addr add {end.outer}/24 dev {end.veth}", f"link set {end.veth} up", netns=end.netns)
 
     def _lengthen(self):
+        """Lengthens the server's cable."""
         delay = self.rtt * 1000 // 2  # microseconds, one way
         if has_qdisc("netem", "delay", "1ms"):
-            for end in self.ends if len(self.ends) == 2 else (self.server,):
-                # All there and back at the server when there are many; else half of it at each end.
-                end.run("tc", "qdisc", "add", "dev", end.veth, "root", "netem", "limit", 100000, "delay", f"{delay}us")
-            if len(self.ends) > 2:
-                subprocess.run(["tc", "-n", self.wire, "qdisc", "add", "dev", self.server.port_device, "root", "netem",
-                                "limit", "100000", "delay", f"{delay}us"], check=True, timeout=PATIENCE)
+            for netns, device in ((self.server.netns, self.server.veth), (self.wire, self.server.port_device)):
+                subprocess.run(["tc", "-n", netns, "qdisc", "add", "dev", device, "root", "netem", "limit", "100000", "delay",
+                                f"{delay}us"], stdin=subprocess.DEVNULL, check=True, timeout=PATIENCE)
             return
         # The server's port leaves the bridge; what joins them is a pair of interfaces and a process between them.
         port = self.server.port_device
