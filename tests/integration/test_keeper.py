@@ -410,7 +410,7 @@ def test_freshness_is_signed_by_the_host_key(honest):
 @pytest.mark.parametrize("action, event, fields", [
     ("PUBLISH", "key.published", dict(key="wga", generation=1, **PERIOD)),  # no state
     ("PUBLISH", "key.published", dict(key="wga", generation=1, bundle_state=2, address="beta", port=1, **PERIOD)),
-    ("PUBLISH", "key.published", dict(key="wga", generation=1, bundle_state=2, port=1, previous="x", **PERIOD)),
+    ("PUBLISH", "key.published", dict(key="wga", generation=1, bundle_state=2, port=1, **PERIOD)),
     ("ACKNOWLEDGE", "peer.staged", PEER),  # no digest of a secret
     ("ACKNOWLEDGE", "peer.retired", {**PEER, "move_sha256": "cd" * 32}),
     ("ACKNOWLEDGE", "peer.retired", {**PEER, "peer_generation": 0}),
