@@ -182,10 +182,21 @@ static enum ctl_exit tell_end(struct ctl *ctl, const struct custody_view *view, 
     return written != CTL_OK ? written : result;
 }
 
+// The generation that the rotation leads to which was begun last: it may have ended before its
+// start was answered.
+static uint64_t begun_last(const struct custody_view *view)
+{
+    uint64_t generation = 0;
+    for (size_t i = 0; i < view->step_count; i++)
+        if (strcmp(view->steps[i].event, "rotation.started") == 0)
+            generation = view->steps[i].generation;
+    return generation != 0 ? generation : view->rotation_generation;
+}
+
 // Shows each step until the rotation has ended.
 static enum ctl_exit follow_rotation(struct ctl *ctl, struct custody_view **view)
 {
-    uint64_t generation = (*view)->rotation_generation, seen = 0;
+    uint64_t generation = begun_last(*view), seen = 0;
     for (;;) {
         if (!ctl->json)
             seen = views_print_steps(*view, seen);
@@ -202,7 +213,7 @@ static enum ctl_exit tell_started(struct ctl *ctl, const struct custody_view *vi
         return ctl_written(ctl, print_json(views_json(view)));
     printf("A rotation of %s to generation %" PRIu64 " has begun. The applier carries it out:\n"
            "'custodyctl key history %s' shows how far it is.\n",
-           view->key, view->rotation_generation, view->key);
+           view->key, begun_last(view), view->key);
     return CTL_OK;
 }
 
