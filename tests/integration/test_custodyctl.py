@@ -178,7 +178,8 @@ def test_key_list(stack):
     text = ok(stack.ctl("key", "list"))
     lines = text.splitlines()
     assert lines[0].split() == ["NAME", "GEN", "STATE", "PUBLIC", "KEY"]
-    rows = [line.split() for line in lines[1:]]
+    rows = [line.split() for line in lines[1:lines.index("")]]
+    assert "  wga           no rotation is due" in lines[lines.index(""):]
     assert [row[:3] for row in rows[:2]] == [["wga", "1", "pre-active"], ["wgb", "1", "pre-active"]]
     assert all(PUBLIC_KEY.fullmatch(row[3]) for row in rows)
     keys = ok_json(stack, "key", "list")
@@ -415,7 +416,7 @@ def test_host_trust(active, tmp_path):
     assert vkey in ok(trust("add", "alpha", vkey))
     ok(trust("add", "alpha", vkey))
     assert ok(trust("list")).split() == ["alpha", vkey]
-    assert json.loads(ok(trust("list", "--json"))) == [{"host": "alpha", "vkey": vkey}]
+    assert json.loads(trust("list", "--json").stdout) == [{"host": "alpha", "vkey": vkey}]
     failed(trust("add", "beta", vkey), FAILED, "beta")
     failed(trust("add", "alpha", active.log_vkey.read_text().strip()), FAILED)
     failed(trust("remove", "gamma"), FAILED, "NOT_FOUND")

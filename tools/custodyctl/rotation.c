@@ -86,6 +86,16 @@ static bool was_confirmed(const struct custody_view *view, uint64_t generation)
            state_of(view, generation) == CUSTODY_KEY_ACTIVE;
 }
 
+// Whether the rotation to `generation` is over, and that in the log: the view may be ahead of it.
+static bool is_over(const struct custody_view *view, uint64_t generation)
+{
+    if (view->rotation_generation == generation)
+        return false;
+    return !has_step(view, "rotation.started", generation) || // another has begun since
+           has_step(view, "rotation.confirmed", generation) ||
+           has_step(view, "rotation.rolled-back", generation);
+}
+
 // Whether a counterpart has acknowledged that it did that with our generation.
 static bool has_acknowledged(const struct custody_view *view, const char *host, const char *key,
                              enum custody_peer_state state, uint64_t generation)
@@ -200,7 +210,7 @@ static enum ctl_exit follow_rotation(struct ctl *ctl, struct custody_view **view
     for (;;) {
         if (!ctl->json)
             seen = views_print_steps(*view, seen);
-        if ((*view)->rotation_generation != generation)
+        if (is_over(*view, generation))
             return tell_end(ctl, *view, generation);
         if (next_view(ctl, view, -1) < 0)
             return CTL_FAILED;
@@ -241,8 +251,8 @@ enum ctl_exit key_suspend(struct ctl *ctl)
         result = ctl_written(ctl, print_json(views_json(view)));
     else
         printf("%s is suspended: it is neither released nor rotated until\n"
-               "'custodyctl key resume %s'. The interface keeps the key that it has: nothing is "
-               "cleared.\n",
+               "'custodyctl key resume %s'.\n"
+               "The interface keeps the key that it has: nothing is cleared.\n",
                view->key, view->key);
     custody_view_free(view);
     return result;
