@@ -3,6 +3,7 @@
 
 import base64
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -233,7 +234,10 @@ def test_key_publish(stack):
     assert (record["ticket"], record["not_before"], record["not_after"]) == (
         "NET-3", fields["not-before"], fields["not-after"])
     again = ok_json(stack, "key", "publish", "wga", "--generation=1")["bundle"]
-    assert python_client.open_note(again, key)[:6] == lines[:6]
+    later = python_client.open_note(again, key)
+    assert later[:6] == lines[:6] and fields["previous"] == "-"
+    text = "".join(f"{line}\n" for line in lines)
+    assert later[-1] == f"previous {hashlib.sha256(text.encode()).hexdigest()}"
     failed(stack.ctl("key", "publish", "wga", "--generation=9"), FAILED, "NOT_FOUND")
 
 

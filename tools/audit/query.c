@@ -19,6 +19,7 @@ enum { OPTION_SINCE = 256, OPTION_UNTIL, OPTION_OPEN, OPTION_CSV };
 struct options {
     const char *dir;
     const char *key;
+    const char *peer;
     const char *actor;
     bool actor_is_uid;
     uint64_t actor_uid;
@@ -122,6 +123,7 @@ static bool is_wanted(const struct query *query, const struct record *record)
 {
     const struct options *options = query->options;
     return (options->key == NULL || strcmp(options->key, record->key) == 0) &&
+           (options->peer == NULL || strcmp(options->peer, record->peer) == 0) &&
            (options->event == RECORD_NONE || options->event == record->event) &&
            (options->reason == REASON_NONE || options->reason == record->reason) &&
            (options->ticket == NULL || strcmp(options->ticket, record->ticket) == 0) &&
@@ -204,6 +206,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case 'k':
         options->key = arg;
         return 0;
+    case 'p':
+        options->peer = arg;
+        return 0;
     case 'a':
         parse_actor(options, arg);
         return 0;
@@ -249,6 +254,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 
 static const struct argp_option argp_options[] = {
     {"key", 'k', "NAME", 0, "about this key", 0},
+    {"peer", 'p', "HOST", 0, "about this counterpart", 0},
     {"actor", 'a', "UID|UNIT", 0, "caused by this uid or systemd unit", 0},
     {"event", 'e', "EVENT", 0, "of this event, e.g. release.granted", 0},
     {"reason", 'r', "REASON", 0, "for this reason, e.g. ROTATION", 0},

@@ -451,6 +451,21 @@ static void conclude_leases(struct record_checks *checks)
     }
 }
 
+static void conclude_rotations(struct record_checks *checks)
+{
+    const struct rotations *rotations = state_rotations(checks->state);
+    for (size_t i = 0; i < rotations->count && checks->state_holds; i++) {
+        const struct rotation *rotation = &rotations->items[i];
+        if (rotation->generation != 0)
+            report_note(checks->options.report,
+                        "the rotation of %s to generation %" PRIu64
+                        " is still open at the log's end",
+                        rotation->key, rotation->generation);
+        else if (rotation->suspended_us != 0)
+            report_note(checks->options.report, "%s is suspended at the log's end", rotation->key);
+    }
+}
+
 static void conclude_losses(struct record_checks *checks)
 {
     for (size_t i = 0; i < checks->loss_count; i++) {
@@ -490,6 +505,7 @@ int record_checks_conclude(struct record_checks *checks, const char *vkey, struc
     report_at(checks->options.report, REPORT_AT_END);
     conclude_losses(checks);
     conclude_leases(checks);
+    conclude_rotations(checks);
     conclude_key(checks, vkey);
     return log_reader_strays(checks->options.reader, on_stray, checks, err);
 }
