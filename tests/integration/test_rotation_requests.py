@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from python_client import Client, Refused, open_note, parse_vkey, pb
+from python_client import Client, Refused, frame, open_note, parse_vkey, pb
 from stack import DEADLINE, children, wait_for
 from test_daemon import HERE, events, reload, verify, wait_event
 
@@ -201,6 +201,25 @@ def test_order(active):
         refuses("INVALID_ARGUMENT", lambda: c.publish(2, address="10.0.0.1"), "port")
         refuses("INVALID_ARGUMENT", lambda: c.publish(2, address="here", port=1), "address")
         refuses("NOT_FOUND", lambda: c.publish(7))
+    verify(active)
+
+
+def test_what_is_refused_in_part_is_refused_whole(active):
+    """Two ends of one rotation in one breath: the second is let in, as the first is not recorded yet, and refused when
+    it is its turn. With it go the key.deactivated and key.activated that belong to it."""
+    with Applier(active) as c:
+        c.rotate()
+        c.apply(2, "ROTATION")
+        frames = b""
+        for confirmed in (False, True):
+            c.last_id += 1
+            frames += frame(pb.Request(id=c.last_id, end_rotation=pb.EndRotation(
+                key="wga", generation=2, confirmed=confirmed, method="hold")).SerializeToString())
+        c.send_bytes(frames)
+        c.answer(c.last_id - 1)
+        refuses("FAILED_PRECONDITION", lambda: c.answer(c.last_id), "no rotation is open")
+        assert generations(c.view())[1] == "ACTIVE"
+    assert not events(active, "key.deactivated")
     verify(active)
 
 
