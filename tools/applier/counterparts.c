@@ -240,6 +240,12 @@ static int carry_out(struct tended *tended, struct tended_peer *peer, const stru
     return 0;
 }
 
+int counterparts_repair(struct tended *tended, const struct tended_peer *peer,
+                        const uint8_t *public_key, struct error *err)
+{
+    return give_allowed_ips(tended, peer, public_key, err);
+}
+
 // ---- a pass ----
 
 static void tell_refusals(struct tended *tended, const struct tended_peer *peer,
@@ -274,17 +280,32 @@ static void tell_staleness(struct tended *tended, struct tended_peer *peer)
                                      peer->setup->host, peer->setup->key, "", NULL);
 }
 
-static int look_at(struct tended *tended, struct tended_peer *peer, struct error *err)
+static int read_notes(struct tended *tended, struct tended_peer *peer, struct error *err)
 {
     const struct setup *setup = tended->world->setup;
     struct counterpart_times times = {.now_us = tended_now_us(),
                                       .tolerance_us = setup->clock_tolerance_s * INT64_C(1000000),
                                       .max_stale_us = setup->max_stale_s * INT64_C(1000000)};
-    int rc = counterpart_look(peer->counterpart, tended->world->registry, tended->world->trust,
-                              tended->view, &times, &peer->says, err);
+    return counterpart_look(peer->counterpart, tended->world->registry, tended->world->trust,
+                            tended->view, &times, &peer->says, err);
+}
+
+static int look_at(struct tended *tended, struct tended_peer *peer, struct error *err)
+{
+    int rc = read_notes(tended, peer, err);
     tell_refusals(tended, peer, counterpart_refusals(peer->counterpart));
     tell_staleness(tended, peer);
     return rc;
+}
+
+int counterparts_read(struct tended *tended, struct error *err)
+{
+    for (size_t i = 0; i < tended->peer_count; i++) {
+        if (read_notes(tended, &tended->peers[i], err) != 0)
+            return -1;
+        tended->peers[i].look = false;
+    }
+    return 0;
 }
 
 static int tend(struct tended *tended, struct tended_peer *peer, const char **yield,
@@ -312,15 +333,25 @@ static int tend(struct tended *tended, struct tended_peer *peer, const char **yi
     peer->watch = plan.watch;
     if (plan.yield)
         *yield = peer->setup->host;
-    for (size_t i = 0; i < plan.count; i++)
+    size_t done = 0;
+    bool whole = true;
+    for (size_t i = 0; i < plan.count; i++) {
+        whole = whole && plan.steps[i].kind != PLAN_REPAIR;
+        // What an interface lost that was whole is drift; what one lacks that is new is put there.
+        if (plan.steps[i].kind == PLAN_REPAIR && peer->whole)
+            continue;
         if (carry_out(tended, peer, &plan.steps[i], err) != 0)
             return -1;
+        done++;
+    }
+    if (whole && plan_current(tended->view, peer->setup->host, peer->setup->key) != NULL)
+        peer->whole = true;
     if (plan.due_us != 0) {
         int64_t in_ms = (plan.due_us - in.now_us) / 1000 + 1;
         if (device_now_ms() + in_ms < tended->due_ms)
             tended->due_ms = device_now_ms() + in_ms;
     }
-    if (plan.count > 0)
+    if (done > 0)
         tended->dirty = true; // see what the log and the interface say now
     return rc;
 }
