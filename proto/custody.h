@@ -172,6 +172,13 @@ CUSTODY_API int custody_token_probe(struct custody *custody, struct custody_prob
                                     size_t *count, struct custody_error *err);
 CUSTODY_API int custody_key_generate(struct custody *custody, const char *key, const char *ticket,
                                      struct custody_key *out, struct custody_error *err);
+// Takes over `private_key`, 32 bytes of guarded memory, clamped, that an interface has already: as
+// the key's active generation, to be rotated off. It leaves this process only boxed to a key of the
+// keeper's, which was made for this once and is signed by the pinned log key. The same again is
+// fine.
+CUSTODY_API int custody_key_import(struct custody *custody, const char *key, const char *ticket,
+                                   const uint8_t *private_key, struct custody_key *out,
+                                   struct custody_error *err);
 // `bundle` (room for `size` bytes, 4,096 suffice) becomes the signed note. `address` (inside the
 // tunnel, may be NULL) and `port` are where this host takes move datagrams.
 CUSTODY_API int custody_key_publish(struct custody *custody, const char *key, uint64_t generation,
