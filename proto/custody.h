@@ -145,6 +145,7 @@ struct custody_key {
     int64_t generated_us, activated_us, deactivated_us,
         released_us; // microseconds since 1970 UTC; 0 = never
     uint64_t releases;
+    bool imported; // it was on an interface before custody was there
 };
 
 // Generations of `key`, or of all keys when NULL. `*keys` is an array of `*count` for the caller to

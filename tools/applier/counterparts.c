@@ -97,14 +97,27 @@ static struct device_allowed_ip *make_allowed_ips(const struct setup_peer *setup
     return allowed;
 }
 
-// Whom the new peer takes endpoint and preshared key from: the current one, where it is there.
+// A counterpart's peer from before custody knew it: it has the allowed-ips that are configured.
+static const struct device_peer *find_by_hand(const struct tended *tended,
+                                              const struct tended_peer *peer)
+{
+    for (size_t i = 0; i < tended->there->peer_count; i++)
+        if (plan_has_allowed_ips(&tended->there->peers[i], peer->setup))
+            return &tended->there->peers[i];
+    return NULL;
+}
+
+// Whom the new peer takes endpoint and preshared key from: the current one, where it is there; on
+// first contact the one that was made by hand.
 static const struct device_peer *
 find_before(const struct tended *tended, const struct tended_peer *peer, const uint8_t *public_key)
 {
     const uint8_t *current = counterparts_key(tended, peer);
-    if (current == NULL || sodium_memcmp(current, public_key, DEVICE_KEY_SIZE) == 0)
-        return NULL;
-    return device_view_peer(tended->there, current);
+    const struct device_peer *before =
+        current != NULL ? device_view_peer(tended->there, current) : find_by_hand(tended, peer);
+    bool itself =
+        before != NULL && sodium_memcmp(before->public_key, public_key, DEVICE_KEY_SIZE) == 0;
+    return itself ? NULL : before;
 }
 
 // Fills what makes `public_key` a peer, as far as it is not one yet.
@@ -196,9 +209,42 @@ static int record_move(struct tended *tended, struct tended_peer *peer, const ch
     return 0;
 }
 
+// The log does not know what was made by hand: it goes when its grace is over, as an old generation
+// would. (After a restart it is drift's to tell of.)
+static void note_replaced(struct tended *tended, struct tended_peer *peer,
+                          const uint8_t *public_key)
+{
+    const struct device_peer *before = find_before(tended, peer, public_key);
+    if (before == NULL || counterparts_key(tended, peer) != NULL)
+        return;
+    memcpy(peer->replaced, before->public_key, DEVICE_KEY_SIZE);
+    peer->replaced_due_us = tended_now_us() + tended_grace_us(tended);
+}
+
+static int retire_replaced(struct tended *tended, struct tended_peer *peer, struct error *err)
+{
+    const struct device_peer *there = device_view_peer(tended->there, peer->replaced);
+    struct device_peer_change change = {.remove = true};
+    if (peer->replaced_due_us == 0)
+        return 0;
+    int64_t left_ms = (peer->replaced_due_us - tended_now_us()) / 1000;
+    if (left_ms > 0) {
+        if (device_now_ms() + left_ms + 1 < tended->due_ms)
+            tended->due_ms = device_now_ms() + left_ms + 1;
+        return 0;
+    }
+    memcpy(change.public_key, peer->replaced, DEVICE_KEY_SIZE);
+    // Somebody gave it allowed-ips again: then it is theirs.
+    if (there != NULL && there->allowed_count == 0 && set_peers(tended, &change, 1, err) != 0)
+        return -1;
+    peer->replaced_due_us = 0;
+    return 0;
+}
+
 static int move(struct tended *tended, struct tended_peer *peer, const struct plan_step *step,
                 struct error *err)
 {
+    note_replaced(tended, peer, step->public_key);
     if (give_allowed_ips(tended, peer, step->public_key, err) != 0)
         return -1;
     peer->unrecorded_generation = step->generation;
@@ -344,6 +390,8 @@ static int tend(struct tended *tended, struct tended_peer *peer, const char **yi
             return -1;
         done++;
     }
+    if (retire_replaced(tended, peer, err) != 0)
+        return -1;
     if (whole && plan_current(tended->view, peer->setup->host, peer->setup->key) != NULL)
         peer->whole = true;
     if (plan.due_us != 0) {

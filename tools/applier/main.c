@@ -15,6 +15,7 @@
 
 #include <sodium.h>
 
+#include "adopt.h"
 #include "apply.h"
 #include "device.h"
 #include "drift_command.h"
@@ -169,12 +170,16 @@ static void check_line(struct command_line *line, struct argp_state *state)
     bool apply = is_command(line, "apply"), up = is_command(line, "up");
     bool drift = is_command(line, "drift");
     if (line->command == NULL || (line->count == 0 && !is_command(line, "run") && !drift))
-        argp_error(state, "a command and an interface are needed: apply INTERFACE, run "
-                          "INTERFACE[=KEY]..., up INTERFACE, or drift [INTERFACE]");
+        argp_error(state,
+                   "a command and an interface are needed: apply INTERFACE, run "
+                   "INTERFACE[=KEY]..., up INTERFACE, adopt INTERFACE, or drift [INTERFACE]");
     if (apply && (line->count != 1 || line->targets[0].key != line->targets[0].interface))
         argp_error(state, "apply takes one INTERFACE; its key is named by --key");
     if (up && (line->count != 1 || line->targets[0].key != line->targets[0].interface))
         argp_error(state, "up takes one INTERFACE, and no key");
+    if (is_command(line, "adopt") &&
+        (line->count != 1 || line->targets[0].key != line->targets[0].interface))
+        argp_error(state, "adopt takes one INTERFACE, and no key: the configuration names it");
     if (line->for_apply && !apply)
         argp_error(state, "--key, --generation, --reason and --ticket are for apply");
     if (line->for_run && !is_command(line, "run"))
@@ -198,8 +203,8 @@ static void take_argument(struct command_line *line, const char *text, struct ar
     if (line->command != NULL)
         take_target(line, text, state);
     else if (strcmp(text, "apply") != 0 && strcmp(text, "run") != 0 && strcmp(text, "up") != 0 &&
-             strcmp(text, "drift") != 0)
-        argp_error(state, "'%s' is no command: apply, run, up or drift", text);
+             strcmp(text, "adopt") != 0 && strcmp(text, "drift") != 0)
+        argp_error(state, "'%s' is no command: apply, run, up, adopt or drift", text);
     else
         line->command = text;
 }
@@ -356,13 +361,16 @@ int main(int argc, char **argv)
     static const struct argp argp = {
         .options = options,
         .parser = take,
-        .args_doc = "apply INTERFACE\nrun [INTERFACE[=KEY]...]\nup INTERFACE\ndrift [INTERFACE]",
+        .args_doc = "apply INTERFACE\nrun [INTERFACE[=KEY]...]\nup INTERFACE\nadopt "
+                    "INTERFACE\ndrift [INTERFACE]",
         .doc =
             "Takes WireGuard private keys from custodyd and sets them on interfaces."
             "\vapply sets one key and ends; run stays, and sets each key at start, when its "
             "interface appears "
             "again, and on SIGHUP. up makes an interface ready to have its packets held while its "
-            "key is changed, before there is traffic. drift compares the log, signed bundles and "
+            "key is changed, before there is traffic. adopt takes over an interface that was "
+            "configured with a private key, and rotates it off that. drift compares the log, "
+            "signed bundles and "
             "interfaces, and exits with 1 where they differ. Exit: 0 set and confirmed, 1 refused "
             "or "
             "failed, 2 usage, 3 "
@@ -383,6 +391,8 @@ int main(int argc, char **argv)
     }
     return is_command(&line, "apply") ? do_apply(&line)
            : is_command(&line, "up")  ? do_up(&line)
+           : is_command(&line, "adopt")
+               ? adopt_command(line.config, &line.settings, line.targets[0].interface)
            : is_command(&line, "drift")
                ? drift_command(line.config, &line.settings,
                                line.count > 0 ? line.targets[0].interface : NULL, line.json,

@@ -57,7 +57,9 @@ struct tended_peer {
     bool watch;                        // a take-over is possible
     struct tended_handshake seen[TENDED_SEEN_MAX];
     size_t seen_count;
-    uint64_t unrecorded_generation; // moved to, and custodyd not told yet; 0 = none
+    uint8_t replaced[DEVICE_KEY_SIZE]; // its peer that was made by hand,
+    int64_t replaced_due_us;           // and when that goes; 0: there is none
+    uint64_t unrecorded_generation;    // moved to, and custodyd not told yet; 0 = none
     uint8_t unrecorded_key[DEVICE_KEY_SIZE];
     struct move moved; // told again a few times: datagrams may be lost
     unsigned moved_left;
