@@ -351,6 +351,11 @@ static int again_or_end(struct tended *tended, const struct error *why, struct e
     return why->code == ERROR_OK ? 0 : -1;
 }
 
+int rotation_give_up(struct tended *tended, const char *why, struct error *err)
+{
+    return end_rotation(tended, tended->view->rotation_generation, false, why, err);
+}
+
 int rotation_go_on(struct tended *tended, const char *yield, struct error *err)
 {
     struct attempt attempt;

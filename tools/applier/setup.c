@@ -231,6 +231,11 @@ static int check_seconds(cfg_t *section, cfg_opt_t *option)
     return check_number(section, option, 0, 10L * 366 * 86400);
 }
 
+static int check_flag(cfg_t *section, cfg_opt_t *option)
+{
+    return note_seen(section, option);
+}
+
 static int check_path(cfg_t *section, cfg_opt_t *option)
 {
     if (note_seen(section, option) != 0)
@@ -472,6 +477,7 @@ static cfg_t *make_parser(void)
         CFG_INT("move-port", DEFAULT_MOVE_PORT, CFGF_NONE),
         CFG_INT("grace", 0, CFGF_NONE),
         CFG_INT("window", 0, CFGF_NONE),
+        CFG_BOOL("repair", cfg_false, CFGF_NONE),
         CFG_SEC("peer", peer_options, TITLED),
         CFG_END(),
     };
@@ -514,6 +520,7 @@ static void set_checks(cfg_t *cfg)
         {"interface|move-port", check_port},
         {"interface|grace", check_seconds},
         {"interface|window", check_seconds},
+        {"interface|repair", check_flag},
         {"interface|peer", check_peer},
         {"interface|peer|key", check_key},
         {"interface|peer|endpoint", check_endpoint},
@@ -623,6 +630,7 @@ static int copy_interface(struct setup_interface *interface, cfg_t *from)
     interface->move_port = (uint16_t)cfg_getint(from, "move-port");
     interface->grace_s = (uint32_t)cfg_getint(from, "grace");
     interface->window_s = (uint32_t)cfg_getint(from, "window");
+    interface->repair = cfg_getbool(from, "repair") == cfg_true;
     unsigned count = cfg_size(from, "peer");
     interface->peers = calloc(count + 1, sizeof(*interface->peers));
     if (interface->peers == NULL)

@@ -71,6 +71,7 @@ struct setup_interface {
     uint16_t move_port;
     uint32_t grace_s;  // 0 = twice the handshake interval that is observed, at least 300
     uint32_t window_s; // 0 = custodyd's own (the view's)
+    bool repair;       // drift is put right, not only told
     struct setup_peer *peers;
     size_t peer_count;
 };

@@ -13,6 +13,7 @@
 #include <sodium.h>
 
 #include "counterparts.h"
+#include "drifts.h"
 #include "own_notes.h"
 #include "retry.h"
 #include "rotation.h"
@@ -206,6 +207,9 @@ void tended_find(struct tended *tended)
     }
     tended->identity = identity;
     tended->present = true;
+    tended->keyed = false; // what a new interface lacks is not lost but not there yet
+    for (size_t i = 0; i < tended->peer_count; i++)
+        tended->peers[i].whole = false;
     tended->dirty = true;
     open_hold(tended);
     open_moves(tended);
@@ -236,25 +240,43 @@ int tended_ask(struct tended *tended, struct error *err)
 
 // ---- a pass ----
 
+static struct plan_own plan_own_key(const struct tended *tended)
+{
+    return plan_for_own(tended->view, tended->there->public_key, tended->seen_before,
+                        tended->has_ours ? tended->ours : NULL);
+}
+
+// Somebody else has set another key on an interface that had ours. (None at all is as after a
+// restart: set.)
+static bool is_foreign(const struct tended *tended, const struct plan_own *own)
+{
+    return own->kind == PLAN_SET_KEY && own->reason == CUSTODY_REASON_RESTORE && tended->keyed &&
+           !sodium_is_zero(tended->there->public_key, DEVICE_KEY_SIZE);
+}
+
 static int tend_own_key(struct tended *tended, struct error *err)
 {
-    struct plan_own own = plan_for_own(tended->view, tended->there->public_key, tended->seen_before,
-                                       tended->has_ours ? tended->ours : NULL);
+    struct plan_own own = plan_own_key(tended);
+    if (is_foreign(tended, &own))
+        return 0; // drift
     if (own.kind == PLAN_SET_KEY)
         return rotation_set_key(tended, &own, err);
     if (own.kind == PLAN_TAKE_OVER)
         return rotation_take_over(tended, err);
     if (own.kind == PLAN_NOTHING && own.generation != 0)
         tended->seen_before = true;
+    if (own.generation != 0)
+        tended->keyed = true;
     return 0;
 }
 
 static int tend_rotation(struct tended *tended, const char *yield, struct error *err)
 {
-    struct plan_own own = plan_for_own(tended->view, tended->there->public_key, tended->seen_before,
-                                       tended->has_ours ? tended->ours : NULL);
+    struct plan_own own = plan_own_key(tended);
     if (rotation_take_drops(tended, err) != 0)
         return -1;
+    if (is_foreign(tended, &own) && tended->view->rotation_generation != 0)
+        return rotation_give_up(tended, "the interface has a key that is not ours", err);
     if (own.kind == PLAN_REPLACED)
         return rotation_replaced(tended, err);
     return own.kind == PLAN_ROTATE ? rotation_go_on(tended, yield, err) : 0;
@@ -294,7 +316,10 @@ void tended_pass(struct tended *tended)
     tended->dirty = false;
     if (!tended->present)
         return;
-    if (pass(tended, &err) == 0) {
+    int rc = pass(tended, &err);
+    if (!tended->dirty && drifts_tend(tended, rc == 0 ? &err : NULL) != 0)
+        rc = -1;
+    if (rc == 0) {
         tended->failures = 0;
         tended->last.message[0] = '\0';
     } else {

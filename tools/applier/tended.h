@@ -14,6 +14,7 @@
 #include "counterpart.h"
 #include "custody.h"
 #include "device.h"
+#include "drift.h"
 #include "hold.h"
 #include "hold_guard.h"
 #include "moves.h"
@@ -47,7 +48,8 @@ struct tended_peer {
     struct counterpart *counterpart;
     struct acknowledgements *acknowledgements;
     struct counterpart_says says;
-    bool look; // its notes may have changed
+    bool look;  // its notes may have changed
+    bool whole; // this interface had its peer as it should be: what is amiss now is drift
     bool stale_told;
     // Its next key, on our interface.
     uint64_t answered_generation;      // staged and acknowledged by this process; 0 = none
@@ -55,7 +57,9 @@ struct tended_peer {
     bool watch;                        // a take-over is possible
     struct tended_handshake seen[TENDED_SEEN_MAX];
     size_t seen_count;
-    uint64_t unrecorded_generation; // moved to, and custodyd not told yet; 0 = none
+    uint8_t replaced[DEVICE_KEY_SIZE]; // its peer that was made by hand,
+    int64_t replaced_due_us;           // and when that goes; 0: there is none
+    uint64_t unrecorded_generation;    // moved to, and custodyd not told yet; 0 = none
     uint8_t unrecorded_key[DEVICE_KEY_SIZE];
     struct move moved; // told again a few times: datagrams may be lost
     unsigned moved_left;
@@ -87,6 +91,8 @@ struct tended {
     struct device_view *there;     // as it was read last
     uint8_t ours[DEVICE_KEY_SIZE]; // the public key set last by this process
     bool has_ours;
+    bool keyed;        // this interface had its key: another one now is drift
+    struct drift told; // that is recorded; `host` and `peer_key` of it live in `setup`
     // The key.
     struct custody_view *view; // as it was told last
     struct tended_note notes[4];
