@@ -4,6 +4,10 @@
 // A tbf holds by a rate of 1 byte a second and an overhead that makes each packet cost hours: it
 // begins with tokens for one packet, so one of ours is sent, and one more, which must be seen to
 // wait. Back at full rate it does not look at its queue until it is given another packet.
+//
+// What was let through before may still be on its way: in a TUN's own queue, until wireguard-go
+// reads it, or on another processor. Were the key replaced under it, it would leave with the new
+// session before the counterpart has moved, and be lost.
 #include "hold.h"
 
 #include <arpa/inet.h>
@@ -21,6 +25,7 @@
 #include <linux/pkt_sched.h>
 
 #include "device.h"
+#include "link_count.h"
 #include "netlink_talk.h"
 #include "qdisc.h"
 
@@ -31,6 +36,10 @@
 #define TBF_BURST_MIN   1600u               // bytes; or the MTU and a link layer's header
 #define TBF_LINK_HEADER 128u
 #define TBF_DUMMIES_MAX 4 // to burn the burst with; two do
+
+#define THROUGH_MS  50 // at most, until what was let through has been read;
+#define STILL_MS    8  // or until nothing was for so long
+#define SETTLING_MS 3  // from there until WireGuard has it under a session
 
 // Where our own packets go: of the local network control block, which is never forwarded, the
 // address set apart for experiments (RFC 4727). Port: discard.
@@ -43,6 +52,8 @@ struct hold {
     enum hold_kind kind; // plug or tbf once open
     uint32_t limit;
     bool attached_now, held;
+    uint32_t
+        lag; // how many packets the qdisc counted more than the interface, when all were through
     struct netlink_talk *talk;
     int dummies; // the UDP socket they are sent by; -1 for plug
 };
@@ -238,6 +249,45 @@ static int burn_burst(struct hold *hold, struct error *err)
                      hold->interface);
 }
 
+// How many packets the qdisc has let through beyond those that the interface has taken: what is in
+// between, and a number that hardly changes (modulo 2^32).
+static int read_lag(struct hold *hold, uint32_t *lag, uint64_t *taken, struct error *err)
+{
+    struct qdisc_state state;
+    struct link_count count = {.ifindex = hold->ifindex};
+    struct netlink_answer answer;
+    if (read_root(hold, &state, err) != 0 ||
+        netlink_talk_ask(hold->talk,
+                         link_count_ask(netlink_talk_request(hold->talk),
+                                        netlink_talk_seq(hold->talk), hold->ifindex),
+                         link_count_read, &count, &answer, err) != 0 ||
+        conclude(hold, &answer, "reading its counters", err) != 0)
+        return -1;
+    *taken = count.taken;
+    *lag = state.sent - (uint32_t)count.taken;
+    return 0;
+}
+
+// Waits, while holding, until nothing is in between. A look that fails ends the waiting: the
+// rotation is worth more than a packet.
+static void await_through(struct hold *hold)
+{
+    uint32_t lag = 0;
+    uint64_t taken = 0, before = 0;
+    int64_t now = device_now_ms(), deadline = now + THROUGH_MS, still_ms = now;
+    while (hold->kind == HOLD_TBF && read_lag(hold, &lag, &taken, NULL) == 0) {
+        now = device_now_ms();
+        if (taken != before)
+            still_ms = now;
+        before = taken;
+        if ((int32_t)(lag - hold->lag) <= 0 || now >= still_ms + STILL_MS || now >= deadline)
+            break;
+        usleep(1000);
+    }
+    hold->lag = lag;
+    usleep(SETTLING_MS * 1000);
+}
+
 static int begin_tbf(struct hold *hold, struct error *err)
 {
     struct error ignored;
@@ -365,6 +415,8 @@ int hold_open(struct hold **out, const char *interface, enum hold_kind kind, uin
     if (hold->kind == HOLD_PLUG && send_qdisc(hold, build_plug(hold, false, TCQ_PLUG_LIMIT),
                                               "limiting what it may hold", err) != 0)
         goto fail;
+    uint64_t taken;
+    (void)read_lag(hold, &hold->lag, &taken, NULL);
     *out = hold;
     return 0;
 fail:
@@ -382,6 +434,7 @@ int hold_begin(struct hold *hold, struct error *err)
     if ((hold->kind == HOLD_PLUG ? begin_plug(hold, err) : begin_tbf(hold, err)) != 0)
         return -1;
     hold->held = true;
+    await_through(hold);
     return 0;
 }
 

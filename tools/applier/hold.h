@@ -41,7 +41,8 @@ enum hold_kind hold_kind(const struct hold *hold);
 // packets (0-5 were seen).
 bool hold_attached_now(const struct hold *hold);
 
-// From its return on, no packet reaches WireGuard. (tbf: the interface must be up, its MTU must
+// From its return on, no packet reaches WireGuard, and those before it have left with the session
+// of their time; that takes a few milliseconds. (tbf: the interface must be up, its MTU must
 // stay what it is, and two empty packets of our own are sent, to a multicast address nobody listens
 // on.) On failure nothing is held. Holding already: nothing to do.
 int hold_begin(struct hold *hold, struct error *err);

@@ -77,8 +77,14 @@ static void take_stats(const struct nlattr *stats, struct qdisc_state *state)
 {
     const struct nlattr *attr;
     struct gnet_stats_queue queue;
+    struct gnet_stats_basic basic;
     mnl_attr_for_each_nested(attr, stats)
     {
+        if (mnl_attr_get_type(attr) == TCA_STATS_BASIC &&
+            mnl_attr_get_payload_len(attr) >= sizeof basic) {
+            memcpy(&basic, mnl_attr_get_payload(attr), sizeof basic);
+            state->sent = basic.packets;
+        }
         if (mnl_attr_get_type(attr) != TCA_STATS_QUEUE ||
             mnl_attr_get_payload_len(attr) < sizeof queue)
             continue;
