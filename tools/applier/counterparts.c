@@ -32,6 +32,11 @@ static union device_endpoint make_endpoint(int family, const uint8_t *bytes, uin
     return endpoint;
 }
 
+union device_endpoint counterparts_endpoint(const struct setup_endpoint *configured)
+{
+    return make_endpoint(configured->address.family, configured->address.bytes, configured->port);
+}
+
 bool counterparts_move_address(const struct tended_peer *peer, union device_endpoint *address)
 {
     struct setup_address parsed;
@@ -136,8 +141,7 @@ static void fill_new_peer(const struct tended *tended, const struct tended_peer 
     }
     if (!change->set_endpoint && configured->address.family != 0) {
         change->set_endpoint = true;
-        change->endpoint =
-            make_endpoint(configured->address.family, configured->address.bytes, configured->port);
+        change->endpoint = counterparts_endpoint(configured);
     }
 }
 
@@ -562,7 +566,7 @@ int counterparts_follow(struct tended *tended, struct error *err)
 
 // ---- datagrams ----
 
-void counterparts_datagram(struct tended *tended, const struct move *move,
+void counterparts_datagram(struct tended *tended, struct moves *moves, const struct move *move,
                            const union device_endpoint *from)
 {
     if (move->kind != MOVE_ASK)
@@ -579,7 +583,7 @@ void counterparts_datagram(struct tended *tended, const struct move *move,
         ready.kind = MOVE_READY;
         tended->hot_until_ms = device_now_ms() + HOT_MS;
         tended->follow_ms = 0;
-        moves_send(tended->moves, &ready, &address);
+        moves_send(moves, &ready, &address);
     }
 }
 

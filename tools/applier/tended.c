@@ -15,6 +15,7 @@
 #include "counterparts.h"
 #include "drifts.h"
 #include "own_notes.h"
+#include "paired.h"
 #include "retry.h"
 #include "rotation.h"
 
@@ -105,6 +106,7 @@ struct tended *tended_new(struct tended_world *world, const struct setup_interfa
 static void close_interface(struct tended *tended)
 {
     struct error err;
+    paired_close(tended);
     moves_close(tended->moves);
     hold_guard_stop(tended->guard);
     if (hold_close(tended->hold, &err) != 0 && err.code != ERROR_NOT_FOUND)
@@ -144,7 +146,8 @@ static void open_hold(struct tended *tended)
     static const enum hold_kind kinds[] = {
         [SETUP_HOLD_AUTO] = HOLD_AUTO, [SETUP_HOLD_PLUG] = HOLD_PLUG, [SETUP_HOLD_TBF] = HOLD_TBF};
     struct error err;
-    if (tended->world->registry == NULL || tended->setup->method == SETUP_METHOD_POLL)
+    if (tended->world->registry == NULL || tended->setup->method == SETUP_METHOD_POLL ||
+        tended->setup->method == SETUP_METHOD_PAIR)
         return;
     if (hold_open(&tended->hold, tended->setup->name, kinds[tended->setup->hold], HOLD_BYTES,
                   &err) != 0) {
@@ -165,23 +168,28 @@ static void open_hold(struct tended *tended)
     }
 }
 
-static void open_moves(struct tended *tended)
+bool tended_move_address(const struct tended *tended, union device_endpoint *address)
 {
     const struct setup_address *own = &tended->setup->move_address;
+    memset(address, 0, sizeof *address);
+    if (own->family == AF_INET6) {
+        address->v6.sin6_family = AF_INET6;
+        address->v6.sin6_port = htons(tended->setup->move_port);
+        memcpy(&address->v6.sin6_addr, own->bytes, 16);
+    } else if (own->family == AF_INET) {
+        address->v4.sin_family = AF_INET;
+        address->v4.sin_port = htons(tended->setup->move_port);
+        memcpy(&address->v4.sin_addr, own->bytes, 4);
+    }
+    return own->family != 0;
+}
+
+static void open_moves(struct tended *tended)
+{
     union device_endpoint address;
     struct error err;
-    if (own->family == 0)
+    if (!tended_move_address(tended, &address))
         return;
-    memset(&address, 0, sizeof address);
-    if (own->family == AF_INET6) {
-        address.v6.sin6_family = AF_INET6;
-        address.v6.sin6_port = htons(tended->setup->move_port);
-        memcpy(&address.v6.sin6_addr, own->bytes, 16);
-    } else {
-        address.v4.sin_family = AF_INET;
-        address.v4.sin_port = htons(tended->setup->move_port);
-        memcpy(&address.v4.sin_addr, own->bytes, 4);
-    }
     if (moves_open(&tended->moves, tended->setup->name, &address, &err) != 0) {
         tended->moves = NULL;
         tended_say(tended, &err);
@@ -195,8 +203,11 @@ void tended_find(struct tended *tended)
     struct device_identity identity;
     struct error err;
     bool found = ops->find(tended->setup->name, &identity, &err) == 0;
-    if (tended->present && found && device_identity_equal(&identity, &tended->identity))
+    if (tended->present && found && device_identity_equal(&identity, &tended->identity)) {
+        if (tended->pair == NULL && paired_is_wanted(tended))
+            tended->dirty = true; // it may be the pair that has come
         return;
+    }
     if (tended->present)
         tended_tell(tended, "the interface is gone");
     close_interface(tended);
@@ -257,6 +268,7 @@ static bool is_foreign(const struct tended *tended, const struct plan_own *own)
 static int tend_own_key(struct tended *tended, struct error *err)
 {
     struct plan_own own = plan_own_key(tended);
+    paired_find(tended);
     if (is_foreign(tended, &own))
         return 0; // drift
     if (own.kind == PLAN_SET_KEY)
@@ -267,6 +279,7 @@ static int tend_own_key(struct tended *tended, struct error *err)
         tended->seen_before = true;
     if (own.generation != 0)
         tended->keyed = true;
+    paired_tend_key(tended, &own);
     return 0;
 }
 
@@ -299,6 +312,7 @@ static int pass(struct tended *tended, struct error *err)
         return -1;
     if (tended->dirty)
         return 0; // look again first
+    paired_tend_peers(tended);
     if (published != 0) {
         *err = notes;
         if (tended->view->rotation_generation == 0)
@@ -373,7 +387,9 @@ void tended_datagrams(struct tended *tended)
     struct move move;
     union device_endpoint from;
     while (tended->moves != NULL && moves_take(tended->moves, &move, &from) == 1)
-        counterparts_datagram(tended, &move, &from);
+        counterparts_datagram(tended, tended->moves, &move, &from);
+    while (tended->pair != NULL && moves_take(pair_moves(tended->pair), &move, &from) == 1)
+        counterparts_datagram(tended, pair_moves(tended->pair), &move, &from);
 }
 
 void tended_changed(struct tended *tended, const char *folder)

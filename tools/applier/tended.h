@@ -18,6 +18,7 @@
 #include "hold.h"
 #include "hold_guard.h"
 #include "moves.h"
+#include "pair.h"
 #include "plan.h"
 #include "registry.h"
 #include "setup.h"
@@ -88,6 +89,10 @@ struct tended {
     struct hold *hold;
     struct hold_guard *guard;
     struct moves *moves;
+    struct pair *pair;             // its second device; NULL: none is there
+    struct error pair_last;        // said of it last
+    int64_t pair_back_ms;          // when the routes may lead to the interface again
+    bool by_pair;                  // the attempt that was last went by it
     struct device_view *there;     // as it was read last
     uint8_t ours[DEVICE_KEY_SIZE]; // the public key set last by this process
     bool has_ours;
@@ -122,6 +127,8 @@ void tended_pass(struct tended *tended);
 // Looks at the handshakes alone, where a take-over is possible, and moves what is to be moved. Sets
 // `follow_ms` (INT64_MAX: no need).
 void tended_follow(struct tended *tended);
+// Where this interface takes move datagrams; false where it does not.
+bool tended_move_address(const struct tended *tended, union device_endpoint *address);
 // Takes what datagrams have come.
 void tended_datagrams(struct tended *tended);
 // The registry has something new: in that folder; NULL: anywhere.
