@@ -767,9 +767,15 @@ def test_what_is_generated_is_not_recorded_as_imported(honest):
     assert answer["code"] == "PERMISSION_DENIED", answer
 
 
-def test_no_offer_for_a_generation_that_is_there(honest, private):
+def test_nothing_is_imported_in_the_place_of_a_key_that_the_token_made(honest, private):
     public = nacl.bindings.crypto_scalarmult_base(private)
-    assert honest.keeper("offer", "wga", 1, public.hex())["code"] == "ALREADY_EXISTS"
+    answer = honest.keeper("offer", "wga", 2, public.hex())
+    assert answer["code"] == "FAILED_PRECONDITION" and "the token made wga generation 1" in answer["message"]
+
+
+def test_no_offer_for_a_generation_that_is_there(honest, private):
+    public = imported(honest, private)
+    assert honest.keeper("offer", "wgb", 1, public.hex())["code"] == "ALREADY_EXISTS"
     assert honest.keeper("offer", "../x", 1, public.hex())["code"] == "INVALID_ARGUMENT"
     assert honest.keeper("offer", "wgb", 1, bytes(32).hex())["code"] == "INVALID_ARGUMENT"
 
