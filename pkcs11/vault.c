@@ -147,6 +147,17 @@ int vault_check_import(const struct vault *vault, const struct keeper_import *re
 {
     if (sodium_is_zero(request->public_key, sizeof(request->public_key)))
         return error_set(err, ERROR_INVALID_ARGUMENT, "an import needs a public key");
+    // Who has custodyd could else have a key imported that he knows, in place of one that he does
+    // not.
+    for (size_t i = 0; i < blobs_count(vault->blobs); i++) {
+        const struct blob *blob = blobs_at(vault->blobs, i);
+        if (blob->adopted && blob->purpose == PURPOSE_WIREGUARD &&
+            strcmp(blob->key, request->key) == 0)
+            return error_set(err, ERROR_FAILED_PRECONDITION,
+                             "the token made %s generation %" PRIu64
+                             ": nothing is imported in the place of a key that it made",
+                             blob->key, blob->generation);
+    }
     return check_new(vault, request->key, request->generation, err);
 }
 

@@ -40,12 +40,17 @@ class Estate:
             host.stack.start(deadline=PATIENCE)
             host.stack.init()
         for end, host in self.fleet.hosts.items():
-            host.trust.write_text("")
             if trust:
                 host.trust_all(self.fleet.hosts.values())
+            else:
+                self.trust_nobody_else(end)
             host.write_applier_config(self.fleet.peers_of(end), interface_extra=self.fleet.interface_extra)
             host.start_applier()
         return self
+
+    def trust_nobody_else(self, end):
+        host = self.host(end)
+        host.trust.write_text(f"{host.name} {host.stack.status()['host_vkey']}\n")
 
     def host(self, end):
         return self.fleet.hosts[end]
@@ -211,7 +216,7 @@ def test_one_that_does_not_trust_us_is_named_and_nothing_is_lost(estate):
     client, server = estate.client, estate.server
     estate.adopt(server, TO_CHANGE)
     wait_for(lambda: estate.events(server, "key.activated"), "the server imported")
-    estate.host(server).trust.write_text("")
+    estate.trust_nobody_else(server)
     os.kill(estate.host(server).applier.pid, signal.SIGHUP)
     told = estate.adopt(client, TO_CHANGE).stderr
     assert f"{estate.host(server).name} has not staged our next key" in told
@@ -242,10 +247,11 @@ def test_a_peer_made_by_hand_gives_endpoint_and_preshared_key_to_its_successor(e
     psk.write_text(base64.b64encode(os.urandom(32)).decode())
     by_hand = estate.old[server].public
     client.wg("set", client.interface, "peer", by_hand, "preshared-key", psk)
+    server.wg("set", server.interface, "peer", estate.old[client].public, "preshared-key", psk)
     estate.host(server).stack.generate(KEY)
     host = estate.host(client)
     # Counterparts are followed once the own key is under custody.
-    estate.adopt(client, TO_CHANGE)
+    estate.adopt(client, ADOPTED)
     new = estate.host(server).public_key()
     wait_for(lambda: host.has_peer(new, estate.net.inner_prefix(server)), f"first contact\n{estate.fleet.logs()}", PATIENCE, 0.1)
     keys = dict(line.split("\t") for line in client.wg("show", client.interface, "preshared-keys").splitlines())
