@@ -10,8 +10,6 @@
 #include <string.h>
 #include <sys/queue.h>
 
-#include <sodium.h>
-
 #include "snapshot.h"
 
 // A lease in the list of open ones (granted first, first) and in the tree by its id. `lease` comes
@@ -31,7 +29,7 @@ struct state {
     char host_vkey[NOTE_VKEY_MAX];
     struct state_key *keys; // ordered by name, then generation
     size_t key_count, key_room;
-    size_t last_key; // the generation that the last record was about: the next one often is, too
+    size_t last_key; // where a generation was looked for last: the next record is often about it
     struct node_list leases;
     size_t lease_count;
     void *lease_tree; // tsearch's
@@ -131,14 +129,16 @@ const struct state_key *state_key_at(const struct state *state, size_t i)
     return i < state->key_count ? &state->keys[i] : NULL;
 }
 
-// Where the generation stands, or would have to be put.
-static size_t key_position(const struct state *state, const char *name, uint64_t generation)
+static bool is_last_key(const struct state *state, const char *name, uint64_t generation)
 {
-    if (state->last_key < state->key_count) {
-        const struct state_key *key = &state->keys[state->last_key];
-        if (key->generation == generation && strcmp(key->name, name) == 0)
-            return state->last_key;
-    }
+    if (state->last_key >= state->key_count)
+        return false;
+    const struct state_key *key = &state->keys[state->last_key];
+    return key->generation == generation && strcmp(key->name, name) == 0;
+}
+
+static size_t search_key(const struct state *state, const char *name, uint64_t generation)
+{
     size_t low = 0, high = state->key_count;
     while (low < high) {
         size_t middle = low + (high - low) / 2;
@@ -152,10 +152,19 @@ static size_t key_position(const struct state *state, const char *name, uint64_t
     return low;
 }
 
+// Where the generation stands, or would have to be put.
+static size_t key_position(const struct state *state, const char *name, uint64_t generation)
+{
+    return is_last_key(state, name, generation) ? state->last_key
+                                                : search_key(state, name, generation);
+}
+
 const struct state_key *state_key_find(const struct state *state, const char *name,
                                        uint64_t generation)
 {
-    size_t i = key_position(state, name, generation);
+    if (is_last_key(state, name, generation))
+        return &state->keys[state->last_key];
+    size_t i = search_key(state, name, generation);
     if (i == state->key_count || strcmp(state->keys[i].name, name) != 0 ||
         state->keys[i].generation != generation)
         return NULL;
@@ -226,12 +235,11 @@ const struct state_lease *state_lease_find(const struct state *state, const char
 
 // ---- checking ----
 
-static bool is_about_a_generation(enum record_event event)
+// Public keys are no secret, so these may take any time.
+static bool is_no_key(const uint8_t key[RECORD_KEY_SIZE])
 {
-    for (int s = 0; s < KEY_STATES; s++)
-        if (lifecycle_next(s, event) >= 0)
-            return true;
-    return false;
+    static const uint8_t none[RECORD_KEY_SIZE];
+    return memcmp(key, none, sizeof(none)) == 0;
 }
 
 static int check_sequence(const struct state *state, const struct record *record, struct error *err)
@@ -245,7 +253,8 @@ static int check_sequence(const struct state *state, const struct record *record
     if ((record->event == RECORD_TOKEN_INITIALISED) != (record->seq == 0))
         return error_set(err, ERROR_FAILED_PRECONDITION,
                          "token.initialised must be record 0, and no other");
-    if (!name_is_host(record->host) || (record->seq > 0 && strcmp(record->host, state->host) != 0))
+    // The host of record 0 was checked then.
+    if (record->seq == 0 ? !name_is_host(record->host) : strcmp(record->host, state->host) != 0)
         return error_set(err, ERROR_FAILED_PRECONDITION, "host is '%s' where '%s' must stand",
                          record->host, state->host);
     return 0;
@@ -253,7 +262,7 @@ static int check_sequence(const struct state *state, const struct record *record
 
 static int check_new_key(const struct state *state, const struct record *record, struct error *err)
 {
-    if (sodium_is_zero(record->public_key, sizeof(record->public_key)))
+    if (is_no_key(record->public_key))
         return error_set(err, ERROR_FAILED_PRECONDITION, "public_key is missing");
     if (record->generation <= state_key_highest(state, record->key))
         return error_set(err, ERROR_FAILED_PRECONDITION,
@@ -275,11 +284,10 @@ static int check_grant(const struct state *state, const struct state_key *key,
                          lifecycle_state_name(key->state),
                          record->reason != 0 ? record_reason_name(record->reason) : "no reason");
     if (!record->actor.present || record->lease[0] == '\0' ||
-        record->expires_us < record->time_us ||
-        sodium_is_zero(record->applier_public_key, sizeof(record->applier_public_key)))
+        record->expires_us < record->time_us || is_no_key(record->applier_public_key))
         return error_set(err, ERROR_FAILED_PRECONDITION,
                          "actor, lease, applier_public_key or a later expires is missing");
-    if (sodium_memcmp(record->public_key, key->public_key, sizeof(key->public_key)) != 0)
+    if (memcmp(record->public_key, key->public_key, sizeof(key->public_key)) != 0)
         return error_set(err, ERROR_FAILED_PRECONDITION, "public_key is not the generation's");
     if (state_lease_find(state, record->lease) != NULL)
         return error_set(err, ERROR_FAILED_PRECONDITION, "lease %s is open already", record->lease);
@@ -387,8 +395,9 @@ static int check_rotation_confirmed(const struct state *state, const struct reco
 {
     const struct rotation *rotation = rotations_open(&state->rotations, record->key);
     const struct state_key *key = state_key_find(state, record->key, record->generation);
-    if (rotation == NULL || key == NULL || key->released_us >= rotation->started_us)
-        return 0; // rotations_check sees whether it is open at all
+    if (rotation == NULL || key == NULL || rotation->generation != key->generation ||
+        key->released_us >= rotation->started_us)
+        return 0; // whether it is the open one at all is rotations_check's to see
     return error_set(err, ERROR_FAILED_PRECONDITION,
                      "generation %" PRIu64
                      " of key %s was not released since its rotation started: nothing can have "
@@ -462,7 +471,7 @@ int state_check(const struct state *state, const struct record *record, struct e
     if ((record->event == RECORD_LOG_SEALED || record->event == RECORD_DAEMON_STOPPED) &&
         check_digest(state, record, err) != 0)
         return -1;
-    if (is_about_a_generation(record->event) && check_generation(state, record, err) != 0)
+    if (lifecycle_is_about_generation(record->event) && check_generation(state, record, err) != 0)
         return -1;
     if (record->event == RECORD_APPROVAL_REQUESTED && check_requested_key(state, record, err) != 0)
         return -1;
@@ -507,7 +516,7 @@ static int insert_key(struct state *state, const struct record *record, struct e
 
 static int insert_lease(struct state *state, const struct state_lease *lease, struct error *err)
 {
-    struct node *node = calloc(1, sizeof(*node));
+    struct node *node = malloc(sizeof(*node));
     if (node == NULL)
         return error_set(err, ERROR_RESOURCE_EXHAUSTED, "out of memory for a lease");
     node->lease = *lease;
@@ -605,6 +614,9 @@ static void forget_destroyed(struct state *state, const char *name)
 
 int state_apply(struct state *state, const struct record *record, struct error *err)
 {
+    // Looked for once, and found there again by all that follows.
+    if (lifecycle_is_about_generation(record->event))
+        state->last_key = key_position(state, record->key, record->generation);
     if (state_check(state, record, err) != 0 || make_room(state, record, err) != 0)
         return -1;
     if (record->event == RECORD_TOKEN_INITIALISED) {
@@ -614,7 +626,7 @@ int state_apply(struct state *state, const struct record *record, struct error *
     }
     if (record->event == RECORD_TOKEN_INITIALISED || record->event == RECORD_LOG_KEY_CHANGED)
         memcpy(state->log_vkey, record->log_vkey, sizeof(state->log_vkey));
-    if (is_about_a_generation(record->event)) {
+    if (lifecycle_is_about_generation(record->event)) {
         apply_to_generation(state, record);
         forget_destroyed(state, record->key);
     }
