@@ -38,6 +38,7 @@ static int end_rotation(struct tended *tended, uint64_t generation, bool confirm
         return tended_from_library(tended, &theirs, "ending the rotation", err);
     tended_tell(tended, "rotation to generation %" PRIu64 " %s%s%s", generation,
                 confirmed ? "confirmed" : "rolled back", detail[0] != '\0' ? ": " : "", detail);
+    confirmed ? tended->counts.confirmed++ : tended->counts.rolled_back++;
     tended->rotation = 0;
     tended->dirty = true;
     return 0;
@@ -264,8 +265,11 @@ static int confirm(struct attempt *attempt, struct error *err)
             record_theirs(tended, &tended->peers[i], CUSTODY_PEER_LATE, 0,
                           "no handshake lately: it converges from the registry");
         }
-    if (tended->hold != NULL)
+    if (tended->hold != NULL) {
+        tended->counts.has_held = true;
+        tended->counts.held_ms = attempt->cutover.held_ms;
         tended_tell(tended, "outgoing packets waited for %d ms", attempt->cutover.held_ms);
+    }
     return end_rotation(tended, attempt->cutover.generation, true, "", err);
 }
 

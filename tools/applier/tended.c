@@ -218,6 +218,7 @@ int tended_read(struct tended *tended, struct error *err)
         return -1;
     device_view_free(tended->there);
     tended->there = view;
+    tended->read_ms = device_now_ms();
     return 0;
 }
 
@@ -304,6 +305,7 @@ void tended_pass(struct tended *tended)
         if (err.code == ERROR_NOT_FOUND)
             tended_find(tended);
     }
+    tended->passed_ms = device_now_ms();
     if (tended->settle_ms != 0 && tended->settle_ms < tended->due_ms)
         tended->due_ms = tended->settle_ms;
     for (size_t i = 0; i < tended->peer_count && tended->present; i++)
@@ -360,4 +362,26 @@ void tended_changed(struct tended *tended, const char *folder)
         if (folder == NULL || strcmp(theirs, folder) == 0)
             peer->look = true;
     }
+}
+
+// ---- for metrics and status ----
+
+unsigned tended_leftovers(const struct tended *tended, const struct tended_peer *peer)
+{
+    unsigned count = 0;
+    for (size_t i = 0; i < tended->view->peer_count; i++) {
+        const struct custody_peer *each = &tended->view->peers[i];
+        count +=
+            strcmp(each->host, peer->setup->host) == 0 &&
+            strcmp(each->key, peer->setup->key) == 0 && each->state == CUSTODY_PEER_STAGED &&
+            each->moved_us == 0 &&
+            !(peer->says.has_pre_active && peer->says.pre_active.generation == each->generation);
+    }
+    return count;
+}
+
+void tended_set_drift(struct tended *tended, unsigned differences)
+{
+    tended->counts.knows_drift = true;
+    tended->counts.drift = differences;
 }
