@@ -21,6 +21,7 @@
 #include "name.h"
 #include "run.h"
 #include "serve.h"
+#include "status.h"
 
 #define TARGETS_MAX 256
 #define CONFIG_FILE SYSCONFDIR "/custody/applier.conf"
@@ -48,7 +49,9 @@ enum {
     OPTION_REASON,
     OPTION_TICKET,
     OPTION_RATE,
-    OPTION_HOLD
+    OPTION_HOLD,
+    OPTION_JSON,
+    OPTION_WATCH
 };
 
 static const struct argp_option options[] = {
@@ -60,7 +63,9 @@ static const struct argp_option options[] = {
      "userspace",
      1},
     {"config", OPTION_CONFIG, "FILE", 0,
-     "interfaces and counterparts, for run without an INTERFACE (default " CONFIG_FILE ")", 1},
+     "interfaces and counterparts, for status, and for run without an INTERFACE "
+     "(default " CONFIG_FILE ")",
+     1},
     {NULL, 0, NULL, 0, "For apply:", 2},
     {"key", OPTION_KEY, "NAME", 0, "the key's name (default: the interface's)", 2},
     {"generation", OPTION_GENERATION, "N", 0, "which generation (default: the current one)", 2},
@@ -78,6 +83,9 @@ static const struct argp_option options[] = {
      "the "
      "interface's packets",
      4},
+    {NULL, 0, NULL, 0, "For status:", 5},
+    {"json", OPTION_JSON, NULL, 0, "print JSON", 5},
+    {"watch", OPTION_WATCH, NULL, 0, "look again every two seconds", 5},
     {0},
 };
 
@@ -87,7 +95,8 @@ struct command_line {
     struct rate rate;
     const char *config;
     const char *command;
-    bool for_apply, for_run, for_up; // an option of that command was given
+    bool for_apply, for_run, for_up, for_status; // an option of that command was given
+    bool json, watch;
     enum hold_kind hold;
     struct run_target targets[TARGETS_MAX];
     char names[TARGETS_MAX][DEVICE_NAME_MAX + 1];
@@ -159,10 +168,15 @@ static bool is_command(const struct command_line *line, const char *command)
 
 static void check_line(struct command_line *line, struct argp_state *state)
 {
-    bool apply = is_command(line, "apply"), up = is_command(line, "up");
-    if (line->command == NULL || (line->count == 0 && !is_command(line, "run")))
+    bool apply = is_command(line, "apply"), up = is_command(line, "up"),
+         status = is_command(line, "status");
+    if (line->command == NULL || (line->count == 0 && !is_command(line, "run") && !status))
         argp_error(state, "a command and an interface are needed: apply INTERFACE, run "
-                          "INTERFACE[=KEY]..., or up INTERFACE");
+                          "INTERFACE[=KEY]..., up INTERFACE, or status");
+    if (status && line->count != 0)
+        argp_error(state, "status takes no INTERFACE: it tells of those in --config");
+    if (line->for_status && !status)
+        argp_error(state, "--json and --watch are for status");
     if (apply && (line->count != 1 || line->targets[0].key != line->targets[0].interface))
         argp_error(state, "apply takes one INTERFACE; its key is named by --key");
     if (up && (line->count != 1 || line->targets[0].key != line->targets[0].interface))
@@ -184,8 +198,9 @@ static void take_argument(struct command_line *line, const char *text, struct ar
 {
     if (line->command != NULL)
         take_target(line, text, state);
-    else if (strcmp(text, "apply") != 0 && strcmp(text, "run") != 0 && strcmp(text, "up") != 0)
-        argp_error(state, "'%s' is no command: apply, run or up", text);
+    else if (strcmp(text, "apply") != 0 && strcmp(text, "run") != 0 && strcmp(text, "up") != 0 &&
+             strcmp(text, "status") != 0)
+        argp_error(state, "'%s' is no command: apply, run, up or status", text);
     else
         line->command = text;
 }
@@ -196,6 +211,7 @@ static error_t take(int option, char *text, struct argp_state *state)
     line->for_apply |= option >= OPTION_KEY && option <= OPTION_TICKET;
     line->for_run |= option == OPTION_RATE;
     line->for_up |= option == OPTION_HOLD;
+    line->for_status |= option == OPTION_JSON || option == OPTION_WATCH;
     switch (option) {
     case OPTION_SOCKET:
         line->settings.socket = text;
@@ -236,6 +252,12 @@ static error_t take(int option, char *text, struct argp_state *state)
         return 0;
     case OPTION_HOLD:
         take_hold(line, text, state);
+        return 0;
+    case OPTION_JSON:
+        line->json = true;
+        return 0;
+    case OPTION_WATCH:
+        line->watch = true;
         return 0;
     case ARGP_KEY_ARG:
         take_argument(line, text, state);
@@ -335,14 +357,15 @@ int main(int argc, char **argv)
     static const struct argp argp = {
         .options = options,
         .parser = take,
-        .args_doc = "apply INTERFACE\nrun [INTERFACE[=KEY]...]\nup INTERFACE",
+        .args_doc = "apply INTERFACE\nrun [INTERFACE[=KEY]...]\nup INTERFACE\nstatus",
         .doc =
             "Takes WireGuard private keys from custodyd and sets them on interfaces."
             "\vapply sets one key and ends; run stays, and sets each key at start, when its "
             "interface appears "
             "again, and on SIGHUP. up makes an interface ready to have its packets held while its "
-            "key is changed, before there is traffic. Exit: 0 set and confirmed, 1 refused or "
-            "failed, 2 usage, 3 "
+            "key is changed, before there is traffic. status tells how the configured interfaces, "
+            "their keys and counterparts stand. Exit: 0 set and confirmed (status: all is well), 1 "
+            "refused or failed (something needs attention), 2 usage, 3 "
             "custodyd not "
             "reached, 4 no such interface.",
     };
@@ -360,5 +383,7 @@ int main(int argc, char **argv)
     }
     return is_command(&line, "apply") ? do_apply(&line)
            : is_command(&line, "up")  ? do_up(&line)
-                                      : do_run(&line);
+           : is_command(&line, "status")
+               ? status_show(line.config, &line.settings, line.json, line.watch)
+               : do_run(&line);
 }

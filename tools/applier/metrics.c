@@ -82,8 +82,10 @@ static bool generation(const struct tended *tended, const struct tended_peer *pe
 
 static bool leftovers(const struct tended *tended, const struct tended_peer *peer, double *value)
 {
-    *value = tended_leftovers(tended, peer);
-    return tended->view != NULL;
+    if (tended->view == NULL)
+        return false;
+    *value = plan_leftovers(tended->view, &peer->says, peer->setup->host, peer->setup->key);
+    return true;
 }
 
 static bool fresh_age(const struct tended *tended, const struct tended_peer *peer, double *value)

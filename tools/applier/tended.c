@@ -364,21 +364,7 @@ void tended_changed(struct tended *tended, const char *folder)
     }
 }
 
-// ---- for metrics and status ----
-
-unsigned tended_leftovers(const struct tended *tended, const struct tended_peer *peer)
-{
-    unsigned count = 0;
-    for (size_t i = 0; i < tended->view->peer_count; i++) {
-        const struct custody_peer *each = &tended->view->peers[i];
-        count +=
-            strcmp(each->host, peer->setup->host) == 0 &&
-            strcmp(each->key, peer->setup->key) == 0 && each->state == CUSTODY_PEER_STAGED &&
-            each->moved_us == 0 &&
-            !(peer->says.has_pre_active && peer->says.pre_active.generation == each->generation);
-    }
-    return count;
-}
+// ---- for metrics ----
 
 void tended_set_drift(struct tended *tended, unsigned differences)
 {

@@ -133,9 +133,6 @@ void tended_datagrams(struct tended *tended);
 // The registry has something new: in that folder; NULL: anywhere.
 void tended_changed(struct tended *tended, const char *folder);
 
-// A counterpart's generations that are staged on the interface by our log, and that it does not
-// announce any more. `tended->view` must be there.
-unsigned tended_leftovers(const struct tended *tended, const struct tended_peer *peer);
 // So many differences were found between log, bundles and interface; 0: none.
 void tended_set_drift(struct tended *tended, unsigned differences);
 
