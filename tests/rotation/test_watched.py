@@ -125,14 +125,22 @@ def test_what_goes_wrong_is_told(fleet):
     client, server = both(fleet)
     interface = client.end.interface
     there = dict(interface=interface, host=server.name, key=KEY)
-    # A forged note: refused, once, by its kind.
+    # A note that another host signed: refused, once, by its kind.
     folder = fleet.registry / server.name / KEY
-    wait_for((folder / "bundle-1").exists, "the server's bundle")
-    (folder / "bundle-7").write_text((folder / "bundle-1").read_text())
-    wait_for(lambda: value(applier(client), "custody_applier_refused_notes_total", interface=interface, kind="misplaced") == 1,
-             "the refusal")
+    ours = fleet.registry / client.name / KEY / "fresh"
+    wait_for(lambda: (folder / "fresh").exists() and ours.exists(), "both hosts' freshness notes")
+    kept = (folder / "fresh").read_text()
+    (folder / "new").write_text(ours.read_text())
+    (folder / "new").rename(folder / "fresh")
+
+    def refused():
+        return {dict(labels)["kind"]: v for (name, labels), v in applier(client).items()
+                if name == "custody_applier_refused_notes_total" and v}
+    wait_for(refused, "the refusal")
+    assert list(refused().values()) == [1], refused()
     assert value(custodyd(client), "custody_findings_total", finding="note.rejected") == 1
-    (folder / "bundle-7").unlink()
+    (folder / "new").write_text(kept)
+    (folder / "new").rename(folder / "fresh")
     # The registry is gone, and back.
     fleet.registry.rename(fleet.dir / "elsewhere")
     wait_for(lambda: value(applier(client), "custody_applier_registry_reachable") == 0, "the registry's loss")
