@@ -272,10 +272,10 @@ static void put_records(struct openmetrics *text, const struct metrics_counts *c
                                                  RECORD_DRIFT_CLEARED};
     openmetrics_family(text, OPENMETRICS_COUNTER, "custody_records", NULL,
                        "Records committed, by event.");
+    // From 0 on, so that a rate sees the first one.
     for (unsigned event = RECORD_NONE + 1; event < RECORD_EVENTS; event++)
-        if (counts->records[event] > 0)
-            openmetrics_sample(text, LABELS("event", record_event_name(event)),
-                               (double)counts->records[event]);
+        openmetrics_sample(text, LABELS("event", record_event_name(event)),
+                           (double)counts->records[event]);
     openmetrics_family(text, OPENMETRICS_COUNTER, "custody_findings", NULL,
                        "Records of what appliers found, by event.");
     for (size_t i = 0; i < sizeof(findings) / sizeof(findings[0]); i++)

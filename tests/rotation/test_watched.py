@@ -3,6 +3,7 @@
 
 import json
 import os
+import re
 import shutil
 import tempfile
 
@@ -11,7 +12,7 @@ import pytest
 from topology import PATIENCE, Topology, missing  # first: it tells where the next ones are
 from custody import KEY, Fleet
 from scrape import OPENMETRICS, check_metrics, samples, scrape, value
-from stack import Stack, wait_for
+from stack import TOP, Stack, wait_for
 
 pytestmark = pytest.mark.skipif(missing() is not None or os.geteuid() != 0, reason=str(missing() or "needs root"))
 
@@ -73,6 +74,19 @@ def fleet():
 def both(fleet):
     client, server = fleet.hosts[fleet.net.clients[0]], fleet.hosts[fleet.net.server]
     return client, server
+
+
+def names_used():
+    """The metrics that the shipped alerts and the dashboard speak of."""
+    text = "".join((TOP / "tools" / "monitoring" / name).read_text() for name in ("alerts.yml", "dashboard.json"))
+    return {name.removesuffix("_bucket") for name in re.findall(r"\bcustody_[a-z_]+", text)}
+
+
+def test_alerts_and_dashboard_speak_of_metrics_that_there_are(fleet):
+    client, _ = both(fleet)
+    text = scrape(client.applier_metrics) + scrape(client.custodyd_metrics)
+    families = set(re.findall(r"^# TYPE (\S+)", text, re.M))
+    assert names_used() <= families, names_used() - families
 
 
 def test_metrics_and_status_through_a_rotation(fleet):
