@@ -313,7 +313,9 @@ static int check_bundle(const struct state_key *key, const struct record *record
 {
     enum record_bundle_state state = lifecycle_bundle_state(key->state);
     const char *says = record_bundle_state_name(record->bundle_state);
-    if (record->bundle_state != state)
+    bool early = rotations_is_early_bundle(record) &&
+                 (key->state == KEY_PRE_ACTIVE || key->state == KEY_ACTIVE);
+    if (record->bundle_state != state && !early)
         return error_set(err, ERROR_FAILED_PRECONDITION,
                          "bundle_state is %s, but key %s generation %" PRIu64
                          " is %s, whose bundle says %s",
