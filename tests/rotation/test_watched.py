@@ -205,3 +205,16 @@ def test_status_of_a_wrong_configuration(tmp_path):
     for arguments in (("status", "wg0"), ("run", "--json"), ("apply", "wg0", "--watch")):
         assert stack.run(stack.program("custody-applier"), *arguments).returncode == 2
     stack.close()
+
+
+def test_a_revocation_that_is_not_confirmed_yet(fleet):
+    client, server = both(fleet)
+    assert value(custodyd(client), "custody_revocation_unconfirmed_counterparts", key=KEY) == 0
+    server.stop_applier()
+    client.stack.ctl("key", "revoke", KEY, check=True)
+    now = custodyd(client)
+    assert value(now, "custody_revocation_unconfirmed_counterparts", key=KEY) == 1
+    assert value(now, "custody_key_generations", key=KEY, state="compromised") == 1
+    server.start_applier()
+    wait_for(lambda: value(custodyd(client), "custody_revocation_unconfirmed_counterparts", key=KEY) == 0,
+             "the counterpart's word that it dropped the key", deadline=PATIENCE)
