@@ -331,8 +331,10 @@ CUSTODY_API int custody_record_finding(struct custody *custody, const char *key,
                                        struct custody_error *err);
 
 // Operators'.
+// `reason`: in words, for the record; may be NULL.
 CUSTODY_API int custody_key_rotate(struct custody *custody, const char *key, const char *ticket,
-                                   struct custody_view **out, struct custody_error *err);
+                                   const char *reason, struct custody_view **out,
+                                   struct custody_error *err);
 CUSTODY_API int custody_key_suspend(struct custody *custody, const char *key, const char *ticket,
                                     struct custody_view **out, struct custody_error *err);
 CUSTODY_API int custody_key_resume(struct custody *custody, const char *key, const char *ticket,
