@@ -97,8 +97,6 @@ static void count_denial(struct metrics_counts *counts, const struct record *rec
 {
     uint64_t more = 1 + record->count;
     size_t i = 0;
-    if (record->event == RECORD_RELEASE_DENIED)
-        counts->denied_releases += more;
     while (i < counts->denied_kinds && strcmp(counts->denied[i].request, record->request) != 0)
         i++;
     if (i == METRICS_REQUESTS_MAX)
@@ -114,8 +112,10 @@ void metrics_count_record(struct metrics_counts *counts, const struct daemon *da
                           const struct record *record)
 {
     struct metrics_key *key = NULL;
-    if (record->event < RECORD_EVENTS)
+    if (record->event < RECORD_EVENTS) {
         counts->records[record->event]++;
+        counts->occurrences[record->event] += 1 + record->count;
+    }
     if (record->key[0] != '\0' && record->event != RECORD_RELEASE_DENIED &&
         record->event != RECORD_ACCESS_DENIED)
         key = take_key(counts, record->key);
@@ -248,7 +248,7 @@ static void put_releases(struct openmetrics *text, const struct metrics_counts *
         uint64_t count;
     } releases[] = {
         {"granted", counts->records[RECORD_RELEASE_GRANTED]},
-        {"denied", counts->denied_releases},
+        {"denied", counts->occurrences[RECORD_RELEASE_DENIED]},
         {"applied", counts->records[RECORD_RELEASE_APPLIED]},
         {"failed", counts->records[RECORD_RELEASE_FAILED]},
         {"expired", counts->records[RECORD_LEASE_EXPIRED]},
@@ -277,10 +277,10 @@ static void put_records(struct openmetrics *text, const struct metrics_counts *c
         openmetrics_sample(text, LABELS("event", record_event_name(event)),
                            (double)counts->records[event]);
     openmetrics_family(text, OPENMETRICS_COUNTER, "custody_findings", NULL,
-                       "Records of what appliers found, by event.");
+                       "What appliers found, by the event that records it.");
     for (size_t i = 0; i < sizeof(findings) / sizeof(findings[0]); i++)
         openmetrics_sample(text, LABELS("finding", record_event_name(findings[i])),
-                           (double)counts->records[findings[i]]);
+                           (double)counts->occurrences[findings[i]]);
 }
 
 // ---- keys ----

@@ -28,13 +28,13 @@ struct metrics_key {
 
 // Since the daemon was started. Begins all zeros.
 struct metrics_counts {
-    uint64_t records[RECORD_EVENTS]; // by event
+    uint64_t records[RECORD_EVENTS];     // by event
+    uint64_t occurrences[RECORD_EVENTS]; // with those that a coalesced record stands for
     struct {
         char request[33];
         uint64_t count;
     } denied[METRICS_REQUESTS_MAX];
     size_t denied_kinds;
-    uint64_t denied_releases; // coalesced ones, too
     struct metrics_key *keys;
     size_t key_count, key_room;
     struct openmetrics_histogram hsm[METRICS_OPS]; // by enum keeper_op

@@ -152,7 +152,7 @@ def test_what_goes_wrong_is_told(fleet):
                 if name == "custody_applier_refused_notes_total" and v}
     wait_for(refused, "the refusal")
     assert list(refused().values()) == [1], refused()
-    assert value(custodyd(client), "custody_findings_total", finding="note.rejected") == 1
+    wait_for(lambda: value(custodyd(client), "custody_findings_total", finding="note.rejected") == 1, "the finding recorded")
     (folder / "new").write_text(kept)
     (folder / "new").rename(folder / "fresh")
     # The registry is gone, and back.
