@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import tempfile
 
 import pytest
@@ -218,3 +219,18 @@ def test_a_revocation_that_is_not_confirmed_yet(fleet):
     server.start_applier()
     wait_for(lambda: value(custodyd(client), "custody_revocation_unconfirmed_counterparts", key=KEY) == 0,
              "the counterpart's word that it dropped the key", deadline=PATIENCE)
+
+
+def test_a_configuration_read_anew(fleet):
+    """The socket is there again, under another name when that is said."""
+    client, server = both(fleet)
+    before = client.applier_metrics
+    client.applier_metrics = client.stack.dir / "renamed.sock"
+    client.config.write_text(client.config.read_text().replace(str(before), str(client.applier_metrics)))
+    os.kill(client.applier.pid, signal.SIGHUP)
+    wait_for(client.applier_metrics.exists, "the renamed socket")
+    wait_for(lambda: value(applier(client), "custody_applier_handshake_age_seconds", interface=client.end.interface,
+                           host=server.name, key=KEY) < 180, "the counterpart as before")
+    assert not before.exists()
+    assert client.stop_applier() == 0
+    assert not client.applier_metrics.exists()
