@@ -293,20 +293,39 @@ struct key_facts {
     const struct metrics_key *counts;
     const struct daemon *daemon;
     int64_t now_us;
+    unsigned generations[KEY_STATES]; // how many are in each state
 };
 
-static struct key_facts facts_of(const struct metrics_counts *counts, const struct daemon *daemon,
-                                 size_t i)
+// The facts of all declared keys, in the configuration's order, for the caller to free(). NULL when
+// out of memory.
+static struct key_facts *gather_facts(const struct metrics_counts *counts,
+                                      const struct daemon *daemon)
 {
-    const struct config_key *config = &daemon->config->keys[i];
-    return (struct key_facts){
-        .config = config,
-        .active = state_key_active(daemon->state, config->name),
-        .rotation = rotations_find(state_rotations(daemon->state), config->name),
-        .counts = find_key(counts, config->name),
-        .daemon = daemon,
-        .now_us = commit_now_us(),
-    };
+    size_t count = daemon->config->key_count;
+    struct key_facts *facts = calloc(count + 1, sizeof(*facts));
+    for (size_t i = 0; facts != NULL && i < count; i++) {
+        const struct config_key *config = &daemon->config->keys[i];
+        facts[i] = (struct key_facts){
+            .config = config,
+            .active = state_key_active(daemon->state, config->name),
+            .rotation = rotations_find(state_rotations(daemon->state), config->name),
+            .counts = find_key(counts, config->name),
+            .daemon = daemon,
+            .now_us = commit_now_us(),
+        };
+    }
+    // The state has its generations ordered by name.
+    struct key_facts *last = NULL;
+    for (size_t k = 0; facts != NULL && k < state_keys(daemon->state); k++) {
+        const struct state_key *key = state_key_at(daemon->state, k);
+        if (last == NULL || strcmp(last->config->name, key->name) != 0) {
+            const struct config_key *config = config_find_key(daemon->config, key->name);
+            last = config != NULL ? &facts[config - daemon->config->keys] : NULL;
+        }
+        if (last != NULL)
+            last->generations[key->state]++;
+    }
+    return facts;
 }
 
 // Each returns whether there is anything to tell.
@@ -398,54 +417,42 @@ static const struct {
      key_unconfirmed},
 };
 
-static void put_key_gauges(struct openmetrics *text, const struct metrics_counts *counts,
-                           const struct daemon *daemon)
+static void put_key_gauges(struct openmetrics *text, const struct key_facts *facts, size_t count)
 {
     for (size_t f = 0; f < sizeof(key_families) / sizeof(key_families[0]); f++) {
         openmetrics_family(text, OPENMETRICS_GAUGE, key_families[f].name, key_families[f].unit,
                            key_families[f].help);
-        for (size_t i = 0; i < daemon->config->key_count; i++) {
-            struct key_facts facts = facts_of(counts, daemon, i);
+        for (size_t i = 0; i < count; i++) {
             double value;
-            if (key_families[f].value(&facts, &value))
-                openmetrics_sample(text, LABELS("key", facts.config->name), value);
+            if (key_families[f].value(&facts[i], &value))
+                openmetrics_sample(text, LABELS("key", facts[i].config->name), value);
         }
     }
 }
 
-static void put_generations(struct openmetrics *text, const struct daemon *daemon)
+static void put_generations(struct openmetrics *text, const struct key_facts *facts, size_t count)
 {
     openmetrics_family(text, OPENMETRICS_GAUGE, "custody_key_generations", NULL,
                        "Generations of a key, by state.");
-    for (size_t i = 0; i < daemon->config->key_count; i++) {
-        const char *name = daemon->config->keys[i].name;
-        unsigned counts[KEY_STATES] = {0};
-        for (size_t k = 0; k < state_keys(daemon->state); k++) {
-            const struct state_key *key = state_key_at(daemon->state, k);
-            if (strcmp(key->name, name) == 0)
-                counts[key->state]++;
-        }
+    for (size_t i = 0; i < count; i++)
         for (unsigned state = KEY_PRE_ACTIVE; state < KEY_DESTROYED; state++)
-            openmetrics_sample(text, LABELS("key", name, "state", lifecycle_state_name(state)),
-                               counts[state]);
-    }
+            openmetrics_sample(
+                text, LABELS("key", facts[i].config->name, "state", lifecycle_state_name(state)),
+                facts[i].generations[state]);
 }
 
-static void put_rotations(struct openmetrics *text, const struct metrics_counts *counts,
-                          const struct daemon *daemon)
+static void put_rotations(struct openmetrics *text, const struct key_facts *facts, size_t count)
 {
     openmetrics_family(text, OPENMETRICS_COUNTER, "custody_rotations_started", NULL,
                        "Rotations that were begun.");
-    for (size_t i = 0; i < daemon->config->key_count; i++) {
-        const char *name = daemon->config->keys[i].name;
-        const struct metrics_key *key = find_key(counts, name);
-        openmetrics_sample(text, LABELS("key", name), key != NULL ? (double)key->started : 0);
-    }
+    for (size_t i = 0; i < count; i++)
+        openmetrics_sample(text, LABELS("key", facts[i].config->name),
+                           facts[i].counts != NULL ? (double)facts[i].counts->started : 0);
     openmetrics_family(text, OPENMETRICS_COUNTER, "custody_rotations", NULL,
                        "Rotations that ended, by outcome.");
-    for (size_t i = 0; i < daemon->config->key_count; i++) {
-        const char *name = daemon->config->keys[i].name;
-        const struct metrics_key *key = find_key(counts, name);
+    for (size_t i = 0; i < count; i++) {
+        const struct metrics_key *key = facts[i].counts;
+        const char *name = facts[i].config->name;
         openmetrics_sample(text, LABELS("key", name, "outcome", "confirmed"),
                            key != NULL ? (double)key->confirmed : 0);
         openmetrics_sample(text, LABELS("key", name, "outcome", "rolled-back"),
@@ -457,15 +464,20 @@ char *metrics_text(const struct metrics_counts *counts, const struct daemon *dae
                    enum openmetrics_format format, size_t *length)
 {
     struct openmetrics text;
+    struct key_facts *facts = gather_facts(counts, daemon);
+    size_t count = daemon->config->key_count;
+    if (facts == NULL)
+        return NULL;
     openmetrics_begin(&text, format);
     put_daemon(&text, daemon);
     put_log(&text, daemon);
     put_hsm(&text, counts, daemon);
     put_releases(&text, counts);
     put_records(&text, counts);
-    put_key_gauges(&text, counts, daemon);
-    put_generations(&text, daemon);
-    put_rotations(&text, counts, daemon);
+    put_key_gauges(&text, facts, count);
+    put_generations(&text, facts, count);
+    put_rotations(&text, facts, count);
     hooks_put_metrics(daemon->hooks, &text);
+    free(facts);
     return openmetrics_end(&text, length);
 }
