@@ -323,6 +323,7 @@ static void tell_refusals(struct tended *tended, const struct tended_peer *peer,
         char detail[DETAIL_MAX + 1];
         if (refusal->told)
             continue;
+        tended->counts.refused[refusal->kind]++;
         snprintf(detail, sizeof detail, "%s: %.100s: %.300s", refusal_kind_name(refusal->kind),
                  refusal->path, refusal->message);
         tended_tell(tended, "%s: a note is refused: %s", peer->setup->host, detail);

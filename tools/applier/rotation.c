@@ -39,6 +39,7 @@ static int end_rotation(struct tended *tended, uint64_t generation, bool confirm
         return tended_from_library(tended, &theirs, "ending the rotation", err);
     tended_tell(tended, "rotation to generation %" PRIu64 " %s%s%s", generation,
                 confirmed ? "confirmed" : "rolled back", detail[0] != '\0' ? ": " : "", detail);
+    confirmed ? tended->counts.confirmed++ : tended->counts.rolled_back++;
     tended->rotation = 0;
     tended->dirty = true;
     return 0;
@@ -276,8 +277,11 @@ static int confirm(struct attempt *attempt, struct error *err)
             record_theirs(tended, &tended->peers[i], attempt->cutover.generation, CUSTODY_PEER_LATE,
                           0, "no handshake lately: it converges from the registry");
         }
-    if (attempt->cutover.hold != NULL)
+    if (attempt->cutover.hold != NULL) {
+        tended->counts.has_held = true;
+        tended->counts.held_ms = attempt->cutover.held_ms;
         tended_tell(tended, "outgoing packets waited for %d ms", attempt->cutover.held_ms);
+    }
     return end_rotation(tended, attempt->cutover.generation, true, "", err);
 }
 

@@ -81,8 +81,11 @@ struct setup_interface {
 struct setup {
     char registry[REGISTRY_URL_MAX + 1]; // "" = none: keys are set, nothing rotates
     char *trust_file;
-    char *socket;        // custodyd's
-    char *log_vkey_file; // the log's pinned key
+    char *socket;           // custodyd's
+    char *log_vkey_file;    // the log's pinned key
+    char *metrics_socket;   // answers GET /metrics; NULL: none
+    char *metrics_textfile; // for node_exporter; NULL: none
+    uint32_t metrics_interval_s;
     uint32_t clock_tolerance_s, fresh_interval_s, max_stale_s, rescan_s;
     struct setup_interface *interfaces;
     size_t interface_count;
