@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "commit.h"
+#include "preshared.h"
 #include "probe.h"
 #include "vault.h"
 
@@ -137,6 +138,8 @@ static int perform(struct keeper *keeper, const struct keeper_request *request,
     case KEEPER_GENERATE:
         return vault_generate(vault, &request->body.generate, reply->body.generated.public_key,
                               &reply->error);
+    case KEEPER_RECEIVE:
+        return preshared_receive(vault, &request->body.receive, &reply->error);
     case KEEPER_LOG_OPEN:
         return commit_log_open(keeper->commit, &request->body.log_open, &reply->body.log_opened,
                                &reply->error);

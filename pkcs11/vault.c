@@ -120,8 +120,11 @@ static int check_generate(const struct vault *vault, const struct keeper_generat
     if (!name_is_key(request->key) || request->generation == 0 || request->generation > INT64_MAX)
         return error_set(err, ERROR_INVALID_ARGUMENT,
                          "a new key needs a valid name and a generation from 1 on");
-    if (request->purpose != PURPOSE_WIREGUARD)
-        return error_set(err, ERROR_INVALID_ARGUMENT, "keys of that purpose are not made here");
+    bool receives = strcmp(request->key, NAME_RECEIVE_KEY) == 0;
+    if (request->purpose != (receives ? PURPOSE_RECEIVE : PURPOSE_WIREGUARD) ||
+        (name_is_reserved(request->key) && !receives))
+        return error_set(err, ERROR_INVALID_ARGUMENT,
+                         "keys of that purpose are not made under that name");
     uint64_t highest = blobs_highest(vault->blobs, request->key);
     if (request->generation <= highest)
         return error_set(err, ERROR_ALREADY_EXISTS,
