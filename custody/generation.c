@@ -89,10 +89,11 @@ int generation_make(struct daemon *daemon, const struct record *wanted, generati
         (struct making){.daemon = daemon, .record = *wanted, .done = done, .context = context};
     making->record.event = RECORD_KEY_GENERATED;
     making->record.generation = next_generation(daemon, wanted->key);
-    making->record.purpose = PURPOSE_WIREGUARD;
+    making->record.purpose =
+        strcmp(wanted->key, NAME_RECEIVE_KEY) == 0 ? PURPOSE_RECEIVE : PURPOSE_WIREGUARD;
     memcpy(ask->body.generate.key, wanted->key, sizeof(ask->body.generate.key));
     ask->body.generate.generation = making->record.generation;
-    ask->body.generate.purpose = PURPOSE_WIREGUARD;
+    ask->body.generate.purpose = making->record.purpose;
     if (keeper_link_ask(daemon->link, ask, KEEPER_GENERATE, on_generated, making, err) != 0)
         goto fail;
     daemon->generating = true;

@@ -110,13 +110,16 @@ static int check_generated(const struct psk *psk, const struct record *record, s
     return 0;
 }
 
-// An end that had made one which was never set may still take instead.
+// An end that had made one which was never set may still take instead. The same again is fine: its
+// note may have been lost.
 static int check_received(const struct psk *psk, const struct record *record, struct error *err)
 {
     if (psk->received == 0 && psk->set != 0)
         return fail(record, "this end makes this link's preshared keys", err);
-    if (record->epoch != psk->received + 1)
+    if (record->epoch != psk->received + 1 && !psks_has(psk, record->epoch))
         return fail(record, "epochs follow one another", err);
+    if (record->epoch < psk->received)
+        return fail(record, "a later one was received", err);
     return 0;
 }
 
@@ -223,8 +226,9 @@ void psks_apply(struct psks *psks, const struct record *record)
     case RECORD_PSK_RECEIVED:
         psk->made = 0; // given up, if it was one
         psk->made_us = 0;
+        if (psk->received != record->epoch)
+            psk->received_us = record->time_us;
         psk->received = record->epoch;
-        psk->received_us = record->time_us;
         break;
     case RECORD_PSK_SET:
         psk->set = record->epoch;

@@ -10,6 +10,8 @@
 
 #include <sodium.h>
 
+#include "psk.h"
+
 #define MOVED_TIMES    6    // that a move is told,
 #define MOVED_AGAIN_MS 8    // doubling from here
 #define HOT_MS         2000 // how long to look closely once asked whether we are ready
@@ -242,8 +244,8 @@ static int carry_out(struct tended *tended, struct tended_peer *peer, const stru
 
 // ---- a pass ----
 
-static void tell_refusals(struct tended *tended, const struct tended_peer *peer,
-                          const struct refusals *refusals)
+void counterparts_tell_refusals(struct tended *tended, const struct tended_peer *peer,
+                                const struct refusals *refusals)
 {
     for (size_t i = 0; i < refusals->count; i++) {
         const struct refusal *refusal = &refusals->items[i];
@@ -282,7 +284,7 @@ static int look_at(struct tended *tended, struct tended_peer *peer, struct error
                                       .max_stale_us = setup->max_stale_s * INT64_C(1000000)};
     int rc = counterpart_look(peer->counterpart, tended->world->registry, tended->world->trust,
                               tended->view, &times, &peer->says, err);
-    tell_refusals(tended, peer, counterpart_refusals(peer->counterpart));
+    counterparts_tell_refusals(tended, peer, counterpart_refusals(peer->counterpart));
     tell_staleness(tended, peer);
     return rc;
 }
@@ -310,15 +312,22 @@ static int tend(struct tended *tended, struct tended_peer *peer, const char **yi
     peer->watch = plan.watch;
     if (plan.yield)
         *yield = peer->setup->host;
-    for (size_t i = 0; i < plan.count; i++)
+    size_t done = 0;
+    for (size_t i = 0; i < plan.count; i++) {
+        // A new key is not acknowledged while the link's ends may have different preshared keys:
+        // its host would force a handshake that fails.
+        if (plan.steps[i].kind == PLAN_STAGE && psk_is_busy(tended, peer))
+            continue;
         if (carry_out(tended, peer, &plan.steps[i], err) != 0)
             return -1;
+        done++;
+    }
     if (plan.due_us != 0) {
         int64_t in_ms = (plan.due_us - in.now_us) / 1000 + 1;
         if (device_now_ms() + in_ms < tended->due_ms)
             tended->due_ms = device_now_ms() + in_ms;
     }
-    if (plan.count > 0)
+    if (done > 0)
         tended->dirty = true; // see what the log and the interface say now
     return rc;
 }

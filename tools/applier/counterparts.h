@@ -9,6 +9,9 @@
 // that our own rotation gives way to, or is NULL. -1 with `err` for the first failure; the others
 // were carried on with.
 int counterparts_tend(struct tended *tended, const char **yield, struct error *err);
+// Tells the journal and the log of refused notes that were not told before.
+void counterparts_tell_refusals(struct tended *tended, const struct tended_peer *peer,
+                                const struct refusals *refusals);
 // Looks at the handshakes in tended->there: whichever generation shook hands last has the
 // allowed-ips.
 int counterparts_follow(struct tended *tended, struct error *err);
