@@ -19,7 +19,8 @@ const struct state_key *preshared_receive_key(const struct state *state)
 bool preshared_lacks_receive_key(const struct daemon *daemon)
 {
     for (size_t i = 0; i < daemon->config->key_count; i++)
-        if (daemon->config->keys[i].psk_lifetime_s != 0)
+        if (daemon->config->keys[i].psk_lifetime_s != 0 &&
+            state_key_active(daemon->state, daemon->config->keys[i].name) != NULL)
             return preshared_receive_key(daemon->state) == NULL;
     return false;
 }

@@ -18,7 +18,8 @@ const struct config_key *preshared_take_link(struct call *call, const char *key,
 
 // The key that preshared keys are sealed to, the latest; NULL where there is none yet.
 const struct state_key *preshared_receive_key(const struct state *state);
-// Whether some key's preshared keys rotate, and there is no receive key for that yet.
+// Whether some key that is in use rotates its preshared keys, and there is no receive key for that
+// yet.
 bool preshared_lacks_receive_key(const struct daemon *daemon);
 
 // When the epoch after the one made last is due; 0 where none is.
