@@ -633,6 +633,18 @@ uint64_t opening_highest_blob(const struct opening *opening, const char *key)
     return highest;
 }
 
+uint64_t opening_lowest_blob(const struct opening *opening, const char *key, uint64_t above)
+{
+    uint64_t lowest = 0;
+    for (size_t i = 0; i < opening->blob_count; i++) {
+        uint64_t generation = opening->blobs[i].generation;
+        if (generation > above && (lowest == 0 || generation < lowest) &&
+            strcmp(opening->blobs[i].key, key) == 0)
+            lowest = generation;
+    }
+    return lowest;
+}
+
 void opening_note_blob(struct opening *opening, const char *key, uint64_t generation)
 {
     struct keeper_blob *grown = realloc(opening->blobs, (opening->blob_count + 1) * sizeof(*grown));

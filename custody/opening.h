@@ -36,6 +36,8 @@ void opening_empty_log(struct opening *opening, opening_done_fn *done, void *con
 
 // The highest generation of the key that the token holds a blob of, recorded or not; 0 = none.
 uint64_t opening_highest_blob(const struct opening *opening, const char *key);
+// The lowest above `above`; 0 = none.
+uint64_t opening_lowest_blob(const struct opening *opening, const char *key, uint64_t above);
 // A blob came to be, or is gone.
 void opening_note_blob(struct opening *opening, const char *key, uint64_t generation);
 

@@ -262,9 +262,15 @@ void views_get(struct call *call, const Custody__V1__GetView *request)
 {
     struct error err;
     const struct config_key *config = call_take_key(call, request->key, &err);
-    if (config == NULL ||
-        call_check_rotates(call, config, POLICY_OPERATOR | POLICY_AUDITOR, &err) != 0)
-        call_refuse(call, &err);
-    else
+    if (config != NULL && ((call->roles & (POLICY_OPERATOR | POLICY_AUDITOR)) ||
+                           policy_may_see(config, &call->actor))) {
         views_answer(call);
+        return;
+    }
+    if (config != NULL)
+        error_set(&err, ERROR_PERMISSION_DENIED,
+                  "no grant lets uid %u in unit '%s' see key '%s': see key \"%s\" in the "
+                  "configuration",
+                  call->actor.uid, call->actor.unit, config->name, config->name);
+    call_refuse(call, &err);
 }

@@ -99,7 +99,7 @@ static bool may_see(const struct call *call, const char *key)
 {
     const struct config_key *config = config_find_key(call->daemon->config, key);
     return (call->roles & (POLICY_OPERATOR | POLICY_AUDITOR)) ||
-           (config != NULL && policy_may_rotate(config, &call->actor));
+           (config != NULL && policy_may_see(config, &call->actor));
 }
 
 void watches_note(struct watches *watches, const struct record *record)

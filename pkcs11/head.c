@@ -48,6 +48,9 @@ int head_store(struct token *token, const struct checkpoint *checkpoint, const c
     CK_OBJECT_HANDLE fresh;
     if (object_create_data(token, HEAD_LABEL, note, strlen(note), &fresh, err) != 0)
         return -1;
+    // An older one that stays counts for nothing beside a larger one. (SoftHSM cannot destroy an
+    // object whose file a power cut tore.) One that is larger must go.
+    bool may_stay = !head->present || head->checkpoint.size < checkpoint->size;
     head->present = true;
     head->checkpoint = *checkpoint;
     snprintf(head->note, sizeof(head->note), "%s", note);
@@ -59,9 +62,11 @@ int head_store(struct token *token, const struct checkpoint *checkpoint, const c
     for (size_t i = 0; i < count; i++) {
         if (object_destroy(token, old[i], err) == 0)
             continue;
-        // What is left is destroyed with the next one: it must not outlive this head.
-        head->objects += count - i;
-        memcpy(head->handles + 1, old + i, (count - i) * sizeof(old[0]));
+        head->handles[head->objects++] = old[i]; // to be tried again with the next one
+        if (may_stay && head->objects < HEAD_OBJECTS_MAX)
+            continue;
+        memcpy(head->handles + head->objects, old + i + 1, (count - i - 1) * sizeof(old[0]));
+        head->objects += count - i - 1;
         return -1;
     }
     return 0;

@@ -27,7 +27,8 @@ int head_load(struct token *token, const struct note_key *verifier, struct head 
 // Stores the head that counts from now on, which is a newer one, or after an accepted loss perhaps
 // a smaller one (a crash before the larger one is gone leaves that in force): created anew and read
 // back before the older objects are destroyed (a data object cannot be changed in place), so that
-// at any instant the token holds a whole one.
+// at any instant the token holds a whole one. Older objects that the token cannot destroy are no
+// failure while the new head is the largest and there are fewer than HEAD_OBJECTS_MAX.
 int head_store(struct token *token, const struct checkpoint *checkpoint, const char *note,
                struct head *head, struct error *err);
 

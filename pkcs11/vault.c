@@ -150,9 +150,33 @@ int vault_unseal(struct vault *vault, const struct blob *blob, uint8_t public_ke
     return 0;
 }
 
+// A key that was made for just this and never recorded, as after a crash in between. It was never
+// released: so it serves as well as a new one.
+static const struct blob *find_leftover(const struct vault *vault,
+                                        const struct keeper_generate *request)
+{
+    if (!vault->initialised || blobs_find(vault->blobs, request->key, request->generation, true))
+        return NULL;
+    const struct blob *left = blobs_find(vault->blobs, request->key, request->generation, false);
+    bool fits = left != NULL && !left->torn && left->purpose == request->purpose &&
+                blobs_above(vault->blobs, request->key, request->generation) == 0;
+    return fits ? left : NULL;
+}
+
+static int take_leftover(struct vault *vault, const struct blob *left,
+                         uint8_t public_key[RECORD_KEY_SIZE], struct error *err)
+{
+    int result = vault_unseal(vault, left, public_key, err);
+    seal_wipe(vault->seal);
+    return result;
+}
+
 int vault_generate(struct vault *vault, const struct keeper_generate *request,
                    uint8_t public_key[RECORD_KEY_SIZE], struct error *err)
 {
+    const struct blob *left = find_leftover(vault, request);
+    if (left != NULL)
+        return take_leftover(vault, left, public_key, err);
     if (check_generate(vault, request, err) != 0)
         return -1;
     int result = -1;

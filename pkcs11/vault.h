@@ -39,7 +39,8 @@ void vault_list(const struct vault *vault, uint32_t first, struct keeper_list *l
 // Makes the keys that are missing, after the probe has passed. Refused once the token holds a head,
 // or blobs whose key is gone.
 int vault_init(struct vault *vault, struct error *err);
-// Makes, seals and stores a new key as custody-new/…, unseals it once, and gives its public key.
+// Makes, seals and stores a new key as custody-new/…, unseals it once, and gives its public key. One
+// that is there already and was never recorded is taken for it.
 int vault_generate(struct vault *vault, const struct keeper_generate *request,
                    uint8_t public_key[RECORD_KEY_SIZE], struct error *err);
 

@@ -8,7 +8,8 @@
 
 // next[event][state]: NIST SP 800-57 part 1 section 7, without its "suspended", which is an
 // operator's hold of the whole key here (rotations.h) and no state of a generation. Rows that are
-// all zero (KEY_NONE -> KEY_NONE) belong to events that are about no generation.
+// all zero (KEY_NONE -> KEY_NONE) belong to events that are about no generation; the first column
+// of the others never is.
 // clang-format off
 static const signed char next[RECORD_EVENTS][KEY_STATES] = {
     //                           none            pre-active       active           deactivated      compromised      destroying      destroyed
@@ -34,6 +35,11 @@ int lifecycle_next(enum key_state state, enum record_event event)
     if ((unsigned)state >= KEY_STATES || (unsigned)event >= RECORD_EVENTS)
         return NO;
     return next[event][state] == KEY_NONE ? NO : next[event][state];
+}
+
+bool lifecycle_is_about_generation(enum record_event event)
+{
+    return (unsigned)event < RECORD_EVENTS && next[event][KEY_NONE] != KEY_NONE;
 }
 
 bool lifecycle_needs_approval(enum key_state state, enum record_event event)

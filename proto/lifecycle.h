@@ -24,6 +24,9 @@ enum key_state {
 // legal.
 int lifecycle_next(enum key_state state, enum record_event event);
 
+// Whether records of `event` are about one generation, and so legal in some of its states only.
+bool lifecycle_is_about_generation(enum record_event event);
+
 // Whether the transition is legal only with an approved request: what an active key's interface
 // needs is not destroyed by one operator alone.
 bool lifecycle_needs_approval(enum key_state state, enum record_event event);

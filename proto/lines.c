@@ -2,6 +2,7 @@
 // Reading the signed texts, strictly: what is accepted has one form only.
 #include "lines.h"
 
+#include <endian.h>
 #include <string.h>
 
 bool lines_next(struct lines *lines, struct line *line)
@@ -77,19 +78,23 @@ bool line_decimal(const struct line *line, uint64_t *value)
 }
 
 // The value of a base64 character; above 63 for any other byte.
-static uint32_t base64_value(char c)
+static inline uint32_t base64_value(char c)
 {
-    static const uint8_t values[128] = {
+    static const uint8_t values[256] = {
 #define OTHERS 255, 255, 255, 255, 255, 255, 255, 255
-        OTHERS, OTHERS, OTHERS, OTHERS, OTHERS, 255, 255, 255, 62,  255, 255, 255, 63,  52,  53, 54,
-        55,     56,     57,     58,     59,     60,  61,  255, 255, 255, 255, 255, 255, 255, 0,  1,
-        2,      3,      4,      5,      6,      7,   8,   9,   10,  11,  12,  13,  14,  15,  16, 17,
-        18,     19,     20,     21,     22,     23,  24,  25,  255, 255, 255, 255, 255, 255, 26, 27,
-        28,     29,     30,     31,     32,     33,  34,  35,  36,  37,  38,  39,  40,  41,  42, 43,
-        44,     45,     46,     47,     48,     49,  50,  51,  255, 255, 255, 255, 255,
+        OTHERS, OTHERS, OTHERS, OTHERS, OTHERS, 255,    255,    255,    62,     255,    255,
+        255,    63,     52,     53,     54,     55,     56,     57,     58,     59,     60,
+        61,     255,    255,    255,    255,    255,    255,    255,    0,      1,      2,
+        3,      4,      5,      6,      7,      8,      9,      10,     11,     12,     13,
+        14,     15,     16,     17,     18,     19,     20,     21,     22,     23,     24,
+        25,     255,    255,    255,    255,    255,    255,    26,     27,     28,     29,
+        30,     31,     32,     33,     34,     35,     36,     37,     38,     39,     40,
+        41,     42,     43,     44,     45,     46,     47,     48,     49,     50,     51,
+        255,    255,    255,    255,    255,    OTHERS, OTHERS, OTHERS, OTHERS, OTHERS, OTHERS,
+        OTHERS, OTHERS, OTHERS, OTHERS, OTHERS, OTHERS, OTHERS, OTHERS, OTHERS, OTHERS,
 #undef OTHERS
     };
-    return (unsigned char)c < 128 ? values[(unsigned char)c] : 255;
+    return values[(unsigned char)c];
 }
 
 // Of two or three characters at the end: their bytes, and that the bits nothing uses are zero.
@@ -117,16 +122,16 @@ bool line_base64_any(const struct line *line, void *bytes, size_t room, size_t *
     uint8_t *out = bytes;
     if (decoded > room)
         return false;
+    uint32_t all = 0;
     for (size_t i = 0; i < whole; i++, text += 4, out += 3) {
         uint32_t a = base64_value(text[0]), b = base64_value(text[1]);
         uint32_t c = base64_value(text[2]), d = base64_value(text[3]);
-        if ((a | b | c | d) > 63)
-            return false;
-        uint32_t bits = a << 18 | b << 12 | c << 6 | d;
-        out[0] = (uint8_t)(bits >> 16);
-        out[1] = (uint8_t)(bits >> 8);
-        out[2] = (uint8_t)bits;
+        all |= a | b | c | d;
+        uint32_t bits = htobe32((a << 18 | b << 12 | c << 6 | d) << 8);
+        memcpy(out, &bits, 3);
     }
+    if (all > 63)
+        return false;
     if (padding > 0 && !decode_last(text, 4 - padding, out))
         return false;
     *size = decoded;

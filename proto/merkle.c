@@ -7,6 +7,7 @@
 #define OPENSSL_API_COMPAT 10100
 #include "merkle.h"
 
+#include <endian.h>
 #include <stdbool.h>
 #include <string.h>
 
@@ -14,42 +15,58 @@
 
 #define SIZE_LIMIT (UINT64_C(1) << 63)
 
-// SHA-256(prefix || data), the prefix being what keeps leaves and nodes apart.
-static struct merkle_hash hash_of(const uint8_t *prefix, size_t prefix_length, const void *data,
-                                  size_t length)
+#define BLOCK 64 // bytes that SHA-256 takes at a time
+
+// Hashes a message in place, as whole blocks: the padding (FIPS 180-4 section 5.1.1) is written
+// behind it, and the hash taken from the state. SHA256_Final would take a fifth of a node's time.
+static inline struct merkle_hash hash_in_place(uint8_t *bytes, size_t length)
 {
     struct merkle_hash hash;
     SHA256_CTX context;
+    uint64_t bits = htobe64((uint64_t)length * 8);
+    size_t size = (length + 1 + sizeof(bits) + BLOCK - 1) / BLOCK * BLOCK;
+    bytes[length] = 0x80;
+    memset(bytes + length + 1, 0, size - sizeof(bits) - length - 1);
+    memcpy(bytes + size - sizeof(bits), &bits, sizeof(bits));
     SHA256_Init(&context);
-    SHA256_Update(&context, prefix, prefix_length);
-    SHA256_Update(&context, data, length);
-    SHA256_Final(hash.bytes, &context);
+    SHA256_Update(&context, bytes, size);
+    for (unsigned i = 0; i < MERKLE_HASH_SIZE / sizeof(uint32_t); i++) {
+        uint32_t word = htobe32(context.h[i]);
+        memcpy(hash.bytes + i * sizeof(word), &word, sizeof(word));
+    }
     return hash;
+}
+
+struct merkle_hash merkle_leaf_in_place(uint8_t *bytes, size_t length)
+{
+    return hash_in_place(bytes, length);
 }
 
 struct merkle_hash merkle_leaf(const void *data, size_t length)
 {
     const uint8_t prefix = 0x00;
-    return hash_of(&prefix, 1, data, length);
-}
-
-struct merkle_hash merkle_leaf_prefixed(const void *prefixed, size_t length)
-{
-    return hash_of(NULL, 0, prefixed, length);
+    struct merkle_hash hash;
+    SHA256_CTX context;
+    SHA256_Init(&context);
+    SHA256_Update(&context, &prefix, 1);
+    SHA256_Update(&context, data, length);
+    SHA256_Final(hash.bytes, &context);
+    return hash;
 }
 
 struct merkle_hash merkle_node(const struct merkle_hash *left, const struct merkle_hash *right)
 {
-    uint8_t bytes[1 + 2 * MERKLE_HASH_SIZE];
+    uint8_t bytes[2 * BLOCK];
     bytes[0] = 0x01;
     memcpy(bytes + 1, left->bytes, MERKLE_HASH_SIZE);
     memcpy(bytes + 1 + MERKLE_HASH_SIZE, right->bytes, MERKLE_HASH_SIZE);
-    return hash_of(NULL, 0, bytes, sizeof(bytes));
+    return hash_in_place(bytes, 1 + 2 * MERKLE_HASH_SIZE);
 }
 
 struct merkle_hash merkle_empty_root(void)
 {
-    return hash_of(NULL, 0, "", 0);
+    uint8_t bytes[BLOCK];
+    return hash_in_place(bytes, 0);
 }
 
 unsigned merkle_edge_length(uint64_t size)

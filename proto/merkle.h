@@ -20,9 +20,11 @@ struct merkle_hash {
 
 // SHA-256(0x00 || data). (RFC 6962 section 2.1)
 struct merkle_hash merkle_leaf(const void *data, size_t length);
-// The same where the byte before the data is zero already and counted in: one piece to hash, which
-// is what most of the time of verifying a log goes to.
-struct merkle_hash merkle_leaf_prefixed(const void *prefixed, size_t length);
+// The same in one piece, as most of the time of verifying a log goes to it: `bytes` begins with
+// that zero byte, which `length` counts, and has room for MERKLE_PADDING more behind, which are
+// overwritten.
+#define MERKLE_PADDING 72
+struct merkle_hash merkle_leaf_in_place(uint8_t *bytes, size_t length);
 // SHA-256(0x01 || left || right).
 struct merkle_hash merkle_node(const struct merkle_hash *left, const struct merkle_hash *right);
 // SHA-256 of nothing: the root of the tree without leaves.

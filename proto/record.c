@@ -2,6 +2,7 @@
 // The record's schema as one table, and the encoder and the strict parser that both walk it.
 #include "record.h"
 
+#include <endian.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -56,6 +57,7 @@ struct field {
         "", 0, KIND_U64, false, 0, 0, NULL                                                         \
     }
 
+// In each table those that always stand come first.
 static const struct field actor_fields[] = {
     FIELD_(record, KIND_U32, true, "uid", actor.uid),
     FIELD_(record, KIND_U32, true, "gid", actor.gid),
@@ -228,6 +230,32 @@ static const struct name bundle_state_names[BUNDLE_STATES] = {
     [BUNDLE_DESTROYED] = NAME("destroyed"),
 };
 
+// memcmp without the call, for what is mostly shorter than a call takes.
+static inline bool is_same(const char *a, const char *b, size_t length)
+{
+    uint64_t x[2], y[2];
+    uint32_t u[2], v[2];
+    if (length > 16)
+        return memcmp(a, b, length) == 0;
+    if (length >= 8) { // two words that overlap
+        memcpy(&x[0], a, 8);
+        memcpy(&x[1], a + length - 8, 8);
+        memcpy(&y[0], b, 8);
+        memcpy(&y[1], b + length - 8, 8);
+        return ((x[0] ^ y[0]) | (x[1] ^ y[1])) == 0;
+    }
+    if (length >= 4) {
+        memcpy(&u[0], a, 4);
+        memcpy(&u[1], a + length - 4, 4);
+        memcpy(&v[0], b, 4);
+        memcpy(&v[1], b + length - 4, 4);
+        return ((u[0] ^ v[0]) | (u[1] ^ v[1])) == 0;
+    }
+    // One to three: the first, the middle one (or the last) and the last.
+    return length == 0 ||
+           (a[0] == b[0] && a[length / 2] == b[length / 2] && a[length - 1] == b[length - 1]);
+}
+
 static const char *name_at(const struct name *names, uint32_t count, uint32_t i)
 {
     return i < count ? names[i].text : NULL;
@@ -237,7 +265,7 @@ static const char *name_at(const struct name *names, uint32_t count, uint32_t i)
 static uint32_t find_name(const struct name *names, uint32_t count, const char *name, size_t length)
 {
     for (uint32_t i = 1; i < count; i++)
-        if (names[i].length == length && memcmp(names[i].text, name, length) == 0)
+        if (names[i].length == length && is_same(names[i].text, name, length))
             return i;
     return 0;
 }
@@ -346,8 +374,9 @@ static uint32_t enum_value(enum kind kind, const char *name, size_t length)
         return find_name(bundle_state_names, BUNDLE_STATES, name, length);
     default:
         for (uint32_t code = 1; code <= ERROR_UNAUTHENTICATED; code++) {
-            const char *known = code_name(code);
-            if (known != NULL && strlen(known) == length && memcmp(known, name, length) == 0)
+            const char *known = error_code_name(code);
+            if (known[0] == name[0] && strlen(known) == length &&
+                memcmp(known, name, length) == 0 && code_name(code) != NULL)
                 return code;
         }
         return 0;
@@ -392,38 +421,39 @@ int record_time_format(int64_t time_us, char text[RECORD_TIME_SIZE])
     return 0;
 }
 
-static int two_digits(const char *text)
+// Two decimal digits; above 99 for anything else.
+static unsigned two_digits(const char *text)
 {
-    return (text[0] - '0') * 10 + (text[1] - '0');
+    unsigned tens = (unsigned)(text[0] - '0'), ones = (unsigned)(text[1] - '0');
+    return tens > 9 || ones > 9 ? 100 : 10 * tens + ones;
 }
 
-static int month_days(int year, int month)
+static unsigned month_days(unsigned year, unsigned month)
 {
-    static const int days[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
+    static const unsigned days[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
     bool leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
     return days[month - 1] + (month == 2 && leap ? 1 : 0);
 }
 
 int record_time_parse(const char *text, size_t length, int64_t *time_us)
 {
-    static const char shape[] = "dddd-dd-ddTdd:dd:dd.ddddddZ";
-    if (length != sizeof(shape) - 1)
+    // "dddd-dd-ddTdd:dd:dd.ddddddZ"
+    if (length != RECORD_TIME_SIZE - 1 || text[4] != '-' || text[7] != '-' || text[10] != 'T' ||
+        text[13] != ':' || text[16] != ':' || text[19] != '.' || text[26] != 'Z')
         return -1;
-    for (size_t i = 0; i < length; i++)
-        if (shape[i] == 'd' ? text[i] < '0' || text[i] > '9' : text[i] != shape[i])
-            return -1;
-    int year = two_digits(text) * 100 + two_digits(text + 2);
-    int month = two_digits(text + 5), day = two_digits(text + 8), hour = two_digits(text + 11);
-    int minute = two_digits(text + 14), second = two_digits(text + 17);
-    if (year < 1970 || month < 1 || month > 12 || day < 1 || day > month_days(year, month) ||
-        hour > 23 || minute > 59 || second > 59)
+    unsigned century = two_digits(text), year = 100 * century + two_digits(text + 2);
+    unsigned month = two_digits(text + 5), day = two_digits(text + 8);
+    unsigned hour = two_digits(text + 11), minute = two_digits(text + 14);
+    unsigned second = two_digits(text + 17), high = two_digits(text + 20);
+    unsigned middle = two_digits(text + 22), low = two_digits(text + 24);
+    if (century > 99 || two_digits(text + 2) > 99 || year < 1970 || month < 1 || month > 12 ||
+        day < 1 || day > month_days(year, month) || hour > 23 || minute > 59 || second > 59 ||
+        high > 99 || middle > 99 || low > 99)
         return -1;
-    int64_t y = month > 2 ? year : year - 1, m = month > 2 ? month - 3 : month + 9;
+    int64_t y = (int64_t)year - (month > 2 ? 0 : 1), m = month > 2 ? month - 3 : month + 9;
     int64_t days = 365 * y + y / 4 - y / 100 + y / 400 + (153 * m + 2) / 5 + day - 1 - 719468;
-    int64_t micros =
-        two_digits(text + 20) * 10000 + two_digits(text + 22) * 100 + two_digits(text + 24);
-    *time_us =
-        ((days * 24 + hour) * 60 + minute) * 60 * 1000000 + second * INT64_C(1000000) + micros;
+    int64_t seconds = days * DAY_SECONDS + hour * 3600 + minute * 60 + second;
+    *time_us = seconds * 1000000 + high * 10000 + middle * 100 + low;
     return 0;
 }
 
@@ -507,12 +537,23 @@ static bool is_absent(const struct field *field, const uint8_t *member)
     }
 }
 
+// The lower-case hex digits that come first.
+static inline size_t hex_run(const char *text, size_t left)
+{
+    static const bool digits[256] = {
+        ['0'] = true, ['1'] = true, ['2'] = true, ['3'] = true, ['4'] = true, ['5'] = true,
+        ['6'] = true, ['7'] = true, ['8'] = true, ['9'] = true, ['a'] = true, ['b'] = true,
+        ['c'] = true, ['d'] = true, ['e'] = true, ['f'] = true,
+    };
+    size_t length = 0;
+    while (length < left && digits[(unsigned char)text[length]])
+        length++;
+    return length;
+}
+
 static bool is_hex(const char *text, size_t length)
 {
-    for (size_t i = 0; i < length; i++)
-        if ((text[i] < '0' || text[i] > '9') && (text[i] < 'a' || text[i] > 'f'))
-            return false;
-    return length % 2 == 0;
+    return hex_run(text, length) == length && length % 2 == 0;
 }
 
 static int put_text_value(struct out *out, const struct field *field, const uint8_t *member,
@@ -625,6 +666,7 @@ struct in {
     const char *start;
     const char *at;
     const char *end;
+    size_t used; // bytes of the record, from its first on, that were written to
     struct error *err;
 };
 
@@ -661,7 +703,7 @@ static bool take_name(struct in *in, const struct field *field, bool first)
         (!first && at[0] != ',') || at[before - 1] != '"')
         return false;
     at += before;
-    if (memcmp(at, field->name, field->name_length) != 0)
+    if (!is_same(at, field->name, field->name_length))
         return false;
     at += field->name_length;
     if (at[0] != '"' || at[1] != ':')
@@ -672,16 +714,19 @@ static bool take_name(struct in *in, const struct field *field, bool first)
 
 static int take_u64(struct in *in, const char *field, uint64_t limit, uint64_t *value)
 {
-    const char *digits = in->at;
+    const char *digits = in->at, *at = digits, *end = in->end;
     uint64_t result = 0;
-    while (in->at < in->end && *in->at >= '0' && *in->at <= '9') {
-        uint64_t digit = (uint64_t)(*in->at - '0');
-        if (result > (limit - digit) / 10)
+    for (; at < end && *at >= '0' && *at <= '9'; at++) {
+        uint64_t digit = (uint64_t)(*at - '0');
+        // 19 digits always fit into 64 bits.
+        if (at - digits >= 19 && result > (UINT64_MAX - digit) / 10)
             return malformed(in, "number too large in", field);
         result = result * 10 + digit;
-        in->at++;
     }
-    if (in->at == digits || (*digits == '0' && in->at - digits > 1))
+    in->at = at;
+    if (result > limit)
+        return malformed(in, "number too large in", field);
+    if (at == digits || (*digits == '0' && at - digits > 1))
         return malformed(in, "no canonical number in", field);
     *value = result;
     return 0;
@@ -710,7 +755,8 @@ static int take_escape(struct in *in, char *c)
 
 // The bytes up to the next that ends the string, begins an escape or may not stand in it. `*high`
 // collects the bits of all: without the eighth they are UTF-8.
-static size_t plain_run(const char *text, size_t left, uint64_t *high)
+#define HIGH_BITS UINT64_C(0x8080808080808080)
+static inline size_t plain_run(const char *text, size_t left, uint64_t *high)
 {
     const uint64_t ones = UINT64_MAX / 255, tops = ones << 7;
     size_t length = 0;
@@ -718,11 +764,16 @@ static size_t plain_run(const char *text, size_t left, uint64_t *high)
     while (left - length >= 8) {
         uint64_t word;
         memcpy(&word, text + length, sizeof(word));
+        word = le64toh(word);
         uint64_t quote = word ^ (ones * '"'), escape = word ^ (ones * '\\');
         uint64_t stop = ((quote - ones) & ~quote) | ((escape - ones) & ~escape) |
                         ((word - ones * 0x20) & ~word);
-        if ((stop & tops) != 0)
-            break;
+        if ((stop & tops) != 0) {
+            // The first that is set is right: only above one can a borrow have set another.
+            unsigned before = (unsigned)__builtin_ctzll(stop & tops) / 8;
+            *high |= word & ~(UINT64_MAX << 8 * before);
+            return length + before;
+        }
         *high |= word;
         length += 8;
     }
@@ -735,9 +786,10 @@ static size_t plain_run(const char *text, size_t left, uint64_t *high)
     return length;
 }
 
-// A string in the one form that put_string writes, into `text` (room for `size` bytes with the
+// Any string in the one form that put_string writes, into `text` (room for `size` bytes with the
 // NUL).
-static int take_string(struct in *in, const char *field, char *text, size_t size, size_t *length)
+static int take_any_string(struct in *in, const char *field, char *text, size_t size,
+                           size_t *length)
 {
     if (in->at == in->end || *in->at != '"')
         return malformed(in, "no string in", field);
@@ -764,16 +816,61 @@ static int take_string(struct in *in, const char *field, char *text, size_t size
     }
     in->at++;
     text[used] = '\0';
-    if ((high & UINT64_C(0x8080808080808080)) != 0 && !name_is_utf8(text, used))
+    if ((high & HIGH_BITS) != 0 && !name_is_utf8(text, used))
         return malformed(in, "string is not UTF-8 in", field);
     *length = used;
     return 0;
 }
 
+// The same; nearly all strings need no more than to be copied.
+static inline int take_string(struct in *in, const char *field, char *text, size_t size,
+                              size_t *length)
+{
+    uint64_t high = 0;
+    size_t left = (size_t)(in->end - in->at);
+    size_t plain = left > 1 && in->at[0] == '"' ? plain_run(in->at + 1, left - 1, &high) : 0;
+    if (plain == 0 || plain >= size || plain + 1 >= left || in->at[plain + 1] != '"' ||
+        (high & HIGH_BITS) != 0)
+        return take_any_string(in, field, text, size, length);
+    memcpy(text, in->at + 1, plain);
+    text[plain] = '\0';
+    in->at += plain + 2;
+    *length = plain;
+    return 0;
+}
+
+// Whether quotes stand around the next `length` bytes. What is known to hold no escape is read
+// where it stands; anything else goes through take_string, which finds out what is wrong with it.
+static bool is_quoted(const struct in *in, size_t length)
+{
+    return (size_t)(in->end - in->at) >= length + 2 && in->at[0] == '"' &&
+           in->at[length + 1] == '"';
+}
+
+static int take_hex(struct in *in, const struct field *field, char *text)
+{
+    size_t length, left = (size_t)(in->end - in->at);
+    size_t run = left > 1 ? hex_run(in->at + 1, left - 1) : 0;
+    if (run > 0 && run < field->size && run % 2 == 0 && is_quoted(in, run)) {
+        memcpy(text, in->at + 1, run);
+        text[run] = '\0';
+        in->at += run + 2;
+        return 0;
+    }
+    if (take_string(in, field->name, text, field->size, &length) != 0)
+        return -1;
+    return is_hex(text, length) ? 0 : malformed(in, "no lower-case hex in", field->name);
+}
+
 static int take_base64(struct in *in, const struct field *field, uint8_t *member)
 {
     char text[128];
-    size_t length;
+    size_t length = (field->size + 2) / 3 * 4;
+    struct line quoted = {.text = in->at + 1, .length = length};
+    if (is_quoted(in, length) && line_base64(&quoted, member, field->size)) {
+        in->at += length + 2;
+        return 0;
+    }
     if (take_string(in, field->name, text, sizeof(text), &length) != 0)
         return -1;
     struct line line = {.text = text, .length = length};
@@ -785,27 +882,33 @@ static int take_base64(struct in *in, const struct field *field, uint8_t *member
 static int take_enum(struct in *in, const struct field *field, uint8_t *member)
 {
     char text[64];
-    size_t length;
+    size_t left = (size_t)(in->end - in->at), near = left < sizeof(text) ? left : sizeof(text);
+    const char *quote = near > 1 ? memchr(in->at + 1, '"', near - 1) : NULL;
+    size_t length = quote != NULL ? (size_t)(quote - in->at) - 1 : 0;
+    uint32_t value = is_quoted(in, length) ? enum_value(field->kind, in->at + 1, length) : 0;
+    if (value != 0) {
+        memcpy(member, &value, sizeof(value));
+        in->at += length + 2;
+        return 0;
+    }
     if (take_string(in, field->name, text, sizeof(text), &length) != 0)
         return -1;
-    uint32_t value = enum_value(field->kind, text, length);
-    if (value == 0)
-        return malformed(in, "unknown value in", field->name);
-    memcpy(member, &value, sizeof(value));
-    return 0;
+    return malformed(in, "unknown value in", field->name);
 }
 
 static int take_time(struct in *in, const struct field *field, uint8_t *member)
 {
     char text[RECORD_TIME_SIZE];
-    size_t length;
+    size_t length = sizeof(text) - 1;
     int64_t time_us;
+    if (is_quoted(in, length) && record_time_parse(in->at + 1, length, &time_us) == 0) {
+        memcpy(member, &time_us, sizeof(time_us));
+        in->at += length + 2;
+        return 0;
+    }
     if (take_string(in, field->name, text, sizeof(text), &length) != 0)
         return -1;
-    if (record_time_parse(text, length, &time_us) != 0)
-        return malformed(in, "no time in", field->name);
-    memcpy(member, &time_us, sizeof(time_us));
-    return 0;
+    return malformed(in, "no time in", field->name);
 }
 
 static int take_value(struct in *in, const struct field *field, uint8_t *member)
@@ -835,12 +938,9 @@ static int take_value(struct in *in, const struct field *field, uint8_t *member)
     case KIND_BASE64:
         return take_base64(in, field, member);
     case KIND_TEXT:
+        return take_string(in, field->name, (char *)member, field->size, &length);
     case KIND_HEX:
-        if (take_string(in, field->name, (char *)member, field->size, &length) != 0)
-            return -1;
-        if (field->kind == KIND_HEX && !is_hex((const char *)member, length))
-            return malformed(in, "no lower-case hex in", field->name);
-        return 0;
+        return take_hex(in, field, (char *)member);
     default:
         return take_enum(in, field, member);
     }
@@ -849,16 +949,19 @@ static int take_value(struct in *in, const struct field *field, uint8_t *member)
 static int take_fields(struct in *in, const struct field *fields, struct record *record, bool first)
 {
     uint8_t *base = (uint8_t *)record;
+    char next = next_name(in, first);
     for (const struct field *field = fields; field->name[0] != '\0'; field++) {
-        uint8_t *member = base + field->offset;
-        if (!field->always && field->name[0] != next_name(in, first))
+        if (field->name[0] != next && !field->always)
             continue;
+        uint8_t *member = base + field->offset;
         if (!take_name(in, field, first)) {
             if (field->always)
                 return malformed(in, "missing field", field->name);
             continue;
         }
         first = false;
+        if (in->used < field->offset + field->size)
+            in->used = field->offset + field->size;
         if (field->kind == KIND_OBJECT) {
             *member = true;
             if (!take(in, "{"))
@@ -867,34 +970,52 @@ static int take_fields(struct in *in, const struct field *fields, struct record 
                 return -1;
             if (!take(in, "}"))
                 return malformed(in, "unknown or misplaced field in", field->name);
-            continue;
-        }
-        if (take_value(in, field, member) != 0)
+        } else if (take_value(in, field, member) != 0) {
             return -1;
-        // A zero that is written out is another form of the same record, and there is to be only
-        // one.
-        if (!field->always && is_absent(field, member))
+        } else if (!field->always && is_absent(field, member)) {
+            // A zero that is written out is another form of the same record, and there is to be
+            // only one.
             return malformed(in, "empty value in", field->name);
+        }
+        // Nothing can follow but what may be absent.
+        if (in->at < in->end && *in->at == '}' && !field[1].always)
+            break;
+        next = next_name(in, first);
     }
     return 0;
 }
 
-int record_parse(struct record *record, const char *line, size_t length, struct error *err)
+static int take_record(struct in *in, struct record *record)
 {
-    memset(record, 0, sizeof(*record));
+    if (!take(in, "{\"v\":1"))
+        return malformed(in, "no record of version 1", NULL);
+    if (take_fields(in, record_fields, record, false) != 0)
+        return -1;
+    if (!take(in, "}"))
+        return malformed(in, "unknown or misplaced field", NULL);
+    if (in->at != in->end)
+        return malformed(in, "something follows the record", NULL);
+    return 0;
+}
+
+int record_parse_next(struct record *record, size_t *used, const char *line, size_t length,
+                      struct error *err)
+{
+    memset(record, 0, *used);
+    *used = 0;
     if (length > RECORD_LINE_MAX)
         return error_set(err, ERROR_INVALID_ARGUMENT, "line of %zu bytes, at most %d are allowed",
                          length, RECORD_LINE_MAX);
     struct in in = {.start = line, .at = line, .end = line + length, .err = err};
-    if (!take(&in, "{\"v\":1"))
-        return malformed(&in, "no record of version 1", NULL);
-    if (take_fields(&in, record_fields, record, false) != 0)
-        return -1;
-    if (!take(&in, "}"))
-        return malformed(&in, "unknown or misplaced field", NULL);
-    if (in.at != in.end)
-        return malformed(&in, "something follows the record", NULL);
-    return 0;
+    int result = take_record(&in, record);
+    *used = in.used;
+    return result;
+}
+
+int record_parse(struct record *record, const char *line, size_t length, struct error *err)
+{
+    size_t used = sizeof(*record);
+    return record_parse_next(record, &used, line, length, err);
 }
 
 int record_key_change_text(const char *origin, uint64_t seq, const char *old_vkey,

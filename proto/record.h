@@ -227,6 +227,10 @@ int record_encode(const struct record *record, char *line, size_t size, size_t *
 
 // Parses a line (without its newline). Accepts exactly what record_encode produces.
 int record_parse(struct record *record, const char *line, size_t length, struct error *err);
+// The same for one line after the other into the same record, of which only what the line before
+// filled has to be cleared: the first `*used` bytes (sizeof(struct record) before the first line).
+int record_parse_next(struct record *record, size_t *used, const char *line, size_t length,
+                      struct error *err);
 
 // "release.granted" and back; NULL and RECORD_NONE for what is none.
 const char *record_event_name(enum record_event event);

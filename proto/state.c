@@ -10,8 +10,6 @@
 #include <string.h>
 #include <sys/queue.h>
 
-#include <sodium.h>
-
 #include "snapshot.h"
 
 // A lease in the list of open ones (granted first, first) and in the tree by its id. `lease` comes
@@ -31,7 +29,7 @@ struct state {
     char host_vkey[NOTE_VKEY_MAX];
     struct state_key *keys; // ordered by name, then generation
     size_t key_count, key_room;
-    size_t last_key; // the generation that the last record was about: the next one often is, too
+    size_t last_key; // where a generation was looked for last: the next record is often about it
     struct node_list leases;
     size_t lease_count;
     void *lease_tree; // tsearch's
@@ -138,14 +136,16 @@ const struct state_key *state_key_at(const struct state *state, size_t i)
     return i < state->key_count ? &state->keys[i] : NULL;
 }
 
-// Where the generation stands, or would have to be put.
-static size_t key_position(const struct state *state, const char *name, uint64_t generation)
+static bool is_last_key(const struct state *state, const char *name, uint64_t generation)
 {
-    if (state->last_key < state->key_count) {
-        const struct state_key *key = &state->keys[state->last_key];
-        if (key->generation == generation && strcmp(key->name, name) == 0)
-            return state->last_key;
-    }
+    if (state->last_key >= state->key_count)
+        return false;
+    const struct state_key *key = &state->keys[state->last_key];
+    return key->generation == generation && strcmp(key->name, name) == 0;
+}
+
+static size_t search_key(const struct state *state, const char *name, uint64_t generation)
+{
     size_t low = 0, high = state->key_count;
     while (low < high) {
         size_t middle = low + (high - low) / 2;
@@ -159,10 +159,19 @@ static size_t key_position(const struct state *state, const char *name, uint64_t
     return low;
 }
 
+// Where the generation stands, or would have to be put.
+static size_t key_position(const struct state *state, const char *name, uint64_t generation)
+{
+    return is_last_key(state, name, generation) ? state->last_key
+                                                : search_key(state, name, generation);
+}
+
 const struct state_key *state_key_find(const struct state *state, const char *name,
                                        uint64_t generation)
 {
-    size_t i = key_position(state, name, generation);
+    if (is_last_key(state, name, generation))
+        return &state->keys[state->last_key];
+    size_t i = search_key(state, name, generation);
     if (i == state->key_count || strcmp(state->keys[i].name, name) != 0 ||
         state->keys[i].generation != generation)
         return NULL;
@@ -235,12 +244,14 @@ const struct state_lease *state_lease_find(const struct state *state, const char
 
 static bool is_about_a_generation(const struct record *record)
 {
-    if (psks_is_about(record))
-        return false;
-    for (int s = 0; s < KEY_STATES; s++)
-        if (lifecycle_next(s, record->event) >= 0)
-            return true;
-    return false;
+    return lifecycle_is_about_generation(record->event) && !psks_is_about(record);
+}
+
+// Public keys are no secret, so these may take any time.
+static bool is_no_key(const uint8_t key[RECORD_KEY_SIZE])
+{
+    static const uint8_t none[RECORD_KEY_SIZE];
+    return memcmp(key, none, sizeof(none)) == 0;
 }
 
 static int check_sequence(const struct state *state, const struct record *record, struct error *err)
@@ -254,7 +265,8 @@ static int check_sequence(const struct state *state, const struct record *record
     if ((record->event == RECORD_TOKEN_INITIALISED) != (record->seq == 0))
         return error_set(err, ERROR_FAILED_PRECONDITION,
                          "token.initialised must be record 0, and no other");
-    if (!name_is_host(record->host) || (record->seq > 0 && strcmp(record->host, state->host) != 0))
+    // The host of record 0 was checked then.
+    if (record->seq == 0 ? !name_is_host(record->host) : strcmp(record->host, state->host) != 0)
         return error_set(err, ERROR_FAILED_PRECONDITION, "host is '%s' where '%s' must stand",
                          record->host, state->host);
     return 0;
@@ -262,7 +274,7 @@ static int check_sequence(const struct state *state, const struct record *record
 
 static int check_new_key(const struct state *state, const struct record *record, struct error *err)
 {
-    if (sodium_is_zero(record->public_key, sizeof(record->public_key)))
+    if (is_no_key(record->public_key))
         return error_set(err, ERROR_FAILED_PRECONDITION, "public_key is missing");
     if (record->generation <= state_key_highest(state, record->key))
         return error_set(err, ERROR_FAILED_PRECONDITION,
@@ -279,8 +291,7 @@ static int check_new_key(const struct state *state, const struct record *record,
 static int check_lease(const struct state *state, const struct record *record, struct error *err)
 {
     if (!record->actor.present || record->lease[0] == '\0' ||
-        record->expires_us < record->time_us ||
-        sodium_is_zero(record->applier_public_key, sizeof(record->applier_public_key)))
+        record->expires_us < record->time_us || is_no_key(record->applier_public_key))
         return error_set(err, ERROR_FAILED_PRECONDITION,
                          "actor, lease, applier_public_key or a later expires is missing");
     if (state_lease_find(state, record->lease) != NULL)
@@ -298,7 +309,7 @@ static int check_grant(const struct state *state, const struct state_key *key,
                          record->reason != 0 ? record_reason_name(record->reason) : "no reason");
     if (check_lease(state, record, err) != 0)
         return -1;
-    if (sodium_memcmp(record->public_key, key->public_key, sizeof(key->public_key)) != 0)
+    if (memcmp(record->public_key, key->public_key, sizeof(key->public_key)) != 0)
         return error_set(err, ERROR_FAILED_PRECONDITION, "public_key is not the generation's");
     return 0;
 }
@@ -325,7 +336,9 @@ static int check_bundle(const struct state_key *key, const struct record *record
 {
     enum record_bundle_state state = lifecycle_bundle_state(key->state);
     const char *says = record_bundle_state_name(record->bundle_state);
-    if (record->bundle_state != state)
+    bool early = rotations_is_early_bundle(record) &&
+                 (key->state == KEY_PRE_ACTIVE || key->state == KEY_ACTIVE);
+    if (record->bundle_state != state && !early)
         return error_set(err, ERROR_FAILED_PRECONDITION,
                          "bundle_state is %s, but key %s generation %" PRIu64
                          " is %s, whose bundle says %s",
@@ -425,8 +438,9 @@ static int check_rotation_confirmed(const struct state *state, const struct reco
 {
     const struct rotation *rotation = rotations_open(&state->rotations, record->key);
     const struct state_key *key = state_key_find(state, record->key, record->generation);
-    if (rotation == NULL || key == NULL || key->released_us >= rotation->started_us)
-        return 0; // rotations_check sees whether it is open at all
+    if (rotation == NULL || key == NULL || rotation->generation != key->generation ||
+        key->released_us >= rotation->started_us)
+        return 0; // whether it is the open one at all is rotations_check's to see
     return error_set(err, ERROR_FAILED_PRECONDITION,
                      "generation %" PRIu64
                      " of key %s was not released since its rotation started: nothing can have "
@@ -548,7 +562,7 @@ static int insert_key(struct state *state, const struct record *record, struct e
 
 static int insert_lease(struct state *state, const struct state_lease *lease, struct error *err)
 {
-    struct node *node = calloc(1, sizeof(*node));
+    struct node *node = malloc(sizeof(*node));
     if (node == NULL)
         return error_set(err, ERROR_RESOURCE_EXHAUSTED, "out of memory for a lease");
     node->lease = *lease;
@@ -661,6 +675,9 @@ static void forget_destroyed(struct state *state, const char *name)
 
 int state_apply(struct state *state, const struct record *record, struct error *err)
 {
+    // Looked for once, and found there again by all that follows.
+    if (lifecycle_is_about_generation(record->event))
+        state->last_key = key_position(state, record->key, record->generation);
     if (state_check(state, record, err) != 0 || make_room(state, record, err) != 0)
         return -1;
     if (record->event == RECORD_TOKEN_INITIALISED) {

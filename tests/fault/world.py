@@ -89,7 +89,7 @@ class World(Stack):
     def configure(self, keeper=None, timeout=10):
         """Writes the configuration; `keeper` is a program in the keeper's place."""
         self.write_config(keys=self.template.keys, program=keeper or self.programs.custody_keeper, timeout=timeout,
-                          rate=self.template.rate, releases_per_second=100000,
+                          rate=self.template.rate, releases_per_second=100000, key_options="grace = 604800",
                           limits="connections-per-uid = 64", extra=self.template.extra)
 
     def spawn(self, *before, env=None):

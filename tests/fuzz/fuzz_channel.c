@@ -98,6 +98,12 @@ static void require_record(const struct record *record)
     REQUIRE_TEXT(record->operator_name);
     REQUIRE_TEXT(record->operator_key);
     REQUIRE_TEXT(record->signature);
+    REQUIRE_TEXT(record->peer);
+    REQUIRE_TEXT(record->peer_key);
+    REQUIRE_TEXT(record->address);
+    REQUIRE_TEXT(record->previous);
+    REQUIRE_TEXT(record->move_sha256);
+    REQUIRE_TEXT(record->method);
 }
 
 static void require_request(const struct keeper_request *request)

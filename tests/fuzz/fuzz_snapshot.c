@@ -28,6 +28,14 @@ static void require_found(const struct state *state)
     for (const struct state_lease *lease = state_lease_first(state); lease != NULL;
          lease = state_lease_next(lease), leases++)
         REQUIRE(state_lease_find(state, lease->lease) == lease);
+    const struct rotations *rotations = state_rotations(state);
+    for (size_t i = 0; i < rotations->count; i++)
+        REQUIRE(rotations_find(rotations, rotations->items[i].key) == &rotations->items[i]);
+    const struct peers *peers = state_peers(state);
+    for (size_t i = 0; i < peers->count; i++) {
+        const struct peer *peer = &peers->items[i];
+        REQUIRE(peers_find(peers, peer->key, peer->host, peer->peer_key, peer->generation) == peer);
+    }
     REQUIRE(leases == state_leases(state) && state_requests(state)->count <= REQUESTS_MAX);
     for (size_t i = 0; i < state_requests(state)->count; i++)
         REQUIRE(state_requests(state)->items[i].approval_count <= APPROVALS_MAX);

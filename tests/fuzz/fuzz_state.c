@@ -31,9 +31,31 @@ static void fit(struct record *record, const struct state *state)
         REQUIRE(snapshot_digest(state, record->sha256, NULL) == 0);
 }
 
+static void require_whole_keys(const struct state *state)
+{
+    const struct rotations *rotations = state_rotations(state);
+    for (size_t i = 0; i < rotations->count; i++) {
+        const struct rotation *rotation = &rotations->items[i];
+        REQUIRE(rotations_find(rotations, rotation->key) == rotation);
+        if (rotation->generation == 0)
+            continue;
+        const struct state_key *key = state_key_find(state, rotation->key, rotation->generation);
+        REQUIRE(key != NULL && (key->state == KEY_PRE_ACTIVE || key->state == KEY_ACTIVE));
+        REQUIRE(rotation->suspended_us == 0);
+    }
+    const struct peers *peers = state_peers(state);
+    for (size_t i = 0; i < peers->count; i++) {
+        const struct peer *peer = &peers->items[i];
+        REQUIRE(peers_find(peers, peer->key, peer->host, peer->peer_key, peer->generation) == peer);
+        REQUIRE(peer->state != PEER_MOVED ||
+                peers_current(peers, peer->key, peer->host, peer->peer_key) == peer);
+    }
+}
+
 static void require_sane(const struct state *state)
 {
     const struct state_key *last = NULL;
+    require_whole_keys(state);
     for (size_t i = 0; i < state_keys(state); i++) {
         const struct state_key *key = state_key_at(state, i);
         REQUIRE(state_key_find(state, key->name, key->generation) == key);

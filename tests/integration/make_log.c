@@ -7,6 +7,9 @@
 //     --segment-bytes=N     instead: seal a segment once it holds N bytes (64M and the like work)
 //     --keys=N              keys that the releases go round (default 1): a larger state and
 //     snapshot
+//     --rotation            rotate wg0, once in vain and once for good, before the releases; and
+//     take part in the
+//                           rotation of a counterpart, beta's wg0
 //     --unsigned=N          leave the last N records out of the signed head
 //     --change-key=INDEX    change the log's key in this record
 //     --forge-change        ... signed by the new key in place of the old one
@@ -59,7 +62,8 @@ struct options {
     bool forge_change;   // and do so without the old key
     bool open_lease;     // the last record grants, and nothing closes it
     bool stale_lease;    // record FIRST grants a lease that nothing ever closes
-    int tiles;           // 0 none, 1 full ones, 2 the unfinished ones too
+    bool rotation;
+    int tiles; // 0 none, 1 full ones, 2 the unfinished ones too
 };
 
 struct signer {
@@ -80,6 +84,7 @@ struct maker {
     uint64_t step;        // records that are no log.sealed: what the cycle counts
     uint64_t grant;       // seq of the last release
     uint64_t first;       // records before the first cycle
+    uint64_t rotation;    // of them, before the records of --rotation
     struct record record; // the one being made
 };
 
@@ -152,17 +157,19 @@ static void fill_actor(struct record *record, const char *unit)
     strcpy(record->actor.exe, "/usr/sbin/custody-applier");
 }
 
-static void fill_key(struct record *record, uint64_t number)
+static void fill_key(struct record *record, uint64_t number, uint64_t generation)
 {
     snprintf(record->key, sizeof(record->key), "wg%" PRIu64, number);
-    record->generation = 1;
-    memset(record->public_key, (int)(2 + number % 254), sizeof(record->public_key));
+    record->generation = generation;
+    if (generation != 0)
+        memset(record->public_key, (int)(2 + (number + generation - 1) % 254),
+               sizeof(record->public_key));
 }
 
 // A key's way to its interface: three records.
 static void fill_new_key(struct record *record, uint64_t number, uint64_t part)
 {
-    fill_key(record, number);
+    fill_key(record, number, 1);
     if (part == 0) {
         record->event = RECORD_KEY_GENERATED;
         record->purpose = PURPOSE_WIREGUARD;
@@ -176,8 +183,95 @@ static void fill_new_key(struct record *record, uint64_t number, uint64_t part)
     }
 }
 
+// What --rotation adds, a row a record: of wg0, and for peer.* of beta's wg0.
+static const struct step {
+    enum record_event event;
+    uint64_t generation; // or the peer's
+    enum record_reason reason;
+} rotation[] = {
+    {RECORD_PEER_MOVED, 4, REASON_NONE},
+    {RECORD_KEY_GENERATED, 2, REASON_NONE},
+    {RECORD_ROTATION_STARTED, 2, REASON_ROTATION},
+    {RECORD_KEY_PUBLISHED, 2, REASON_NONE},
+    {RECORD_PEER_ACKNOWLEDGED, 2, REASON_NONE},
+    {RECORD_RELEASE_GRANTED, 2, REASON_ROTATION},
+    {RECORD_RELEASE_FAILED, 2, REASON_NONE},
+    {RECORD_ROTATION_ROLLED_BACK, 2, REASON_NONE},
+    {RECORD_KEY_DESTROYING, 2, REASON_NONE},
+    {RECORD_KEY_DESTROYED, 2, REASON_NONE},
+    {RECORD_KEY_PUBLISHED, 2, REASON_NONE},
+    {RECORD_KEY_GENERATED, 3, REASON_NONE},
+    {RECORD_ROTATION_STARTED, 3, REASON_OPERATOR},
+    {RECORD_KEY_PUBLISHED, 3, REASON_NONE},
+    {RECORD_PEER_LATE, 3, REASON_NONE},
+    {RECORD_RELEASE_GRANTED, 3, REASON_ROTATION},
+    {RECORD_RELEASE_APPLIED, 3, REASON_NONE},
+    {RECORD_ROTATION_CONFIRMED, 3, REASON_NONE},
+    {RECORD_KEY_DEACTIVATED, 1, REASON_NONE},
+    {RECORD_KEY_ACTIVATED, 3, REASON_NONE},
+    {RECORD_KEY_PUBLISHED, 3, REASON_NONE},
+    {RECORD_KEY_REFRESHED, 3, REASON_NONE},
+    {RECORD_PEER_STAGED, 5, REASON_NONE},
+    {RECORD_PEER_MOVED, 5, REASON_NONE},
+    {RECORD_PEER_RETIRED, 4, REASON_NONE},
+    {RECORD_KEY_SUSPENDED, 0, REASON_NONE},
+    {RECORD_KEY_RESUMED, 0, REASON_NONE},
+};
+#define ROTATION (sizeof(rotation) / sizeof(*rotation))
+
+static void fill_grant(struct maker *maker, struct record *record, uint64_t generation,
+                       enum record_reason reason);
+static void fill_outcome(const struct maker *maker, struct record *record, uint64_t generation);
+
+static void fill_peer(struct record *record, uint64_t generation)
+{
+    strcpy(record->key, "wg0");
+    strcpy(record->peer, "beta");
+    strcpy(record->peer_key, "wg0");
+    record->peer_generation = generation;
+    if (record->event == RECORD_PEER_ACKNOWLEDGED)
+        record->peer_state = PEER_STAGED;
+    else if (record->event != RECORD_PEER_LATE)
+        memset(record->peer_public_key, (int)(100 + generation), sizeof(record->peer_public_key));
+    if (record->event == RECORD_PEER_STAGED)
+        memset(record->move_sha256, 'b', 64);
+}
+
+static void fill_bundle(const struct maker *maker, struct record *record)
+{
+    const struct rotation *before = rotations_find(state_rotations(maker->state), record->key);
+    const struct state_key *key = state_key_find(maker->state, record->key, record->generation);
+    record->bundle_state = lifecycle_bundle_state(key->state);
+    record->not_before_us = record->time_us;
+    record->not_after_us = record->time_us + 2592000 * SECOND;
+    if (before != NULL)
+        memcpy(record->previous, before->bundle_sha256, sizeof(record->previous));
+}
+
+static void fill_rotation(struct maker *maker, struct record *record, const struct step *step)
+{
+    const struct rotation *before = rotations_find(state_rotations(maker->state), "wg0");
+    record->event = step->event;
+    if (step->event >= RECORD_PEER_STAGED && step->event <= RECORD_PEER_ACKNOWLEDGED) {
+        fill_peer(record, step->generation);
+        return;
+    }
+    fill_key(record, 0, step->generation);
+    record->reason = step->reason;
+    if (step->event == RECORD_KEY_PUBLISHED)
+        fill_bundle(maker, record);
+    else if (step->event == RECORD_KEY_GENERATED)
+        record->purpose = PURPOSE_WIREGUARD;
+    else if (step->event == RECORD_KEY_REFRESHED)
+        memcpy(record->sha256, before->bundle_sha256, sizeof(record->sha256));
+    else if (step->event == RECORD_RELEASE_GRANTED)
+        fill_grant(maker, record, step->generation, step->reason);
+    else if (step->event == RECORD_RELEASE_APPLIED || step->event == RECORD_RELEASE_FAILED)
+        fill_outcome(maker, record, step->generation);
+}
+
 // The records before the first cycle.
-static void fill_first(const struct maker *maker, struct record *record)
+static void fill_first(struct maker *maker, struct record *record)
 {
     uint64_t step = maker->step;
     if (step == 0) {
@@ -190,7 +284,9 @@ static void fill_first(const struct maker *maker, struct record *record)
     } else if (step == 1) {
         record->event = RECORD_DAEMON_STARTED;
         strcpy(record->version, "0.1.0");
-    } else if (step < maker->first - 1) {
+    } else if (step >= maker->rotation && step < maker->first - 1) {
+        fill_rotation(maker, record, &rotation[step - maker->rotation]);
+    } else if (step < maker->rotation) {
         fill_new_key(record, (step - 2) / 3, (step - 2) % 3);
     } else {
         record->event = RECORD_POLICY_LOADED;
@@ -204,40 +300,48 @@ static uint64_t key_number(const struct maker *maker)
                                       : (maker->step - maker->first) / CYCLE % maker->options.keys;
 }
 
-static void fill_grant(struct maker *maker, struct record *record)
+// The generation of a key that is active during the cycles.
+static uint64_t active(const struct maker *maker, uint64_t number)
+{
+    return maker->options.rotation && number == 0 ? 3 : 1;
+}
+
+static void fill_grant(struct maker *maker, struct record *record, uint64_t generation,
+                       enum record_reason reason)
 {
     record->event = RECORD_RELEASE_GRANTED;
     fill_actor(record, "custody-applier.service");
-    fill_key(record, key_number(maker));
+    fill_key(record, key_number(maker), generation);
     maker->grant = record->seq;
     snprintf(record->lease, sizeof(record->lease), "%032" PRIx64, maker->grant);
     memset(record->applier_public_key, 7, sizeof(record->applier_public_key));
-    record->reason = REASON_BOOT;
+    record->reason = reason;
     record->expires_us = record->time_us + 10 * SECOND;
 }
 
 // A lease's id says which release it is of.
-static void fill_outcome(const struct maker *maker, struct record *record)
+static void fill_outcome(const struct maker *maker, struct record *record, uint64_t generation)
 {
-    fill_key(record, key_number(maker));
+    fill_key(record, key_number(maker), generation);
     snprintf(record->lease, sizeof(record->lease), "%032" PRIx64, maker->grant);
 }
 
 // Grant, outcome, grant, outcome, denial, a step of the clock: what a day looks like.
 static void fill_cycle(struct maker *maker, struct record *record)
 {
+    uint64_t generation = active(maker, key_number(maker));
     switch ((maker->step - maker->first) % CYCLE) {
     case 0:
     case 2:
-        fill_grant(maker, record);
+        fill_grant(maker, record, generation, REASON_BOOT);
         return;
     case 1:
         record->event = RECORD_RELEASE_APPLIED;
-        fill_outcome(maker, record);
+        fill_outcome(maker, record, generation);
         return;
     case 3:
         record->event = RECORD_RELEASE_FAILED;
-        fill_outcome(maker, record);
+        fill_outcome(maker, record, generation);
         strcpy(record->detail, "wg0: no such device \"wg0\" \\ Ger\u00e4t");
         return;
     case 4:
@@ -322,7 +426,7 @@ static void fill(struct maker *maker, struct record *record, uint64_t seq)
         fill_first(maker, record);
     else if ((options->stale_lease && maker->step == maker->first) ||
              (options->open_lease && seq == options->records - 1))
-        fill_grant(maker, record);
+        fill_grant(maker, record, active(maker, key_number(maker)), REASON_BOOT);
     else if (options->stale_lease || options->change_key >= maker->first ||
              (options->open_lease && seq == options->records - 2))
         record->event = RECORD_DAEMON_STARTED; // nothing that leans on a neighbour
@@ -471,6 +575,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case 'f':
         options->forge_change = true;
         return 0;
+    case 'R':
+        options->rotation = true;
+        return 0;
     case 't':
         options->tiles = (int)number(arg, state);
         return 0;
@@ -506,6 +613,7 @@ static const struct argp_option argp_options[] = {
     {"unsigned", 'u', "N", 0, "leave the last N records out of the signed head", 0},
     {"change-key", 'c', "INDEX", 0, "change the log's key in this record", 0},
     {"forge-change", 'f', NULL, 0, "let the new key sign in place of the old one", 0},
+    {"rotation", 'R', NULL, 0, "rotate wg0 before the releases", 0},
     {"tiles", 't', "0|1|2", 0, "no tiles, full ones, unfinished ones too (default)", 0},
     {"open-lease", 'o', NULL, 0, "end with a release that has no outcome yet", 0},
     {"stale-lease", 'l', NULL, 0, "begin with a release that never gets an outcome", 0},
@@ -533,7 +641,8 @@ int main(int argc, char **argv)
     write_key(&maker, "log.vkey", &maker.log);
     write_key(&maker, "next.vkey", &maker.next_log);
     write_key(&maker, "other.vkey", &other);
-    maker.first = 3 + 3 * maker.options.keys;
+    maker.rotation = 2 + 3 * maker.options.keys;
+    maker.first = maker.rotation + (maker.options.rotation ? ROTATION : 0) + 1;
     maker.state = state_new();
     if (maker.state == NULL)
         return EXIT_FAILURE;

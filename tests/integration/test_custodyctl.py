@@ -2,6 +2,7 @@
 """custodyctl on the real stack: every command in words and in JSON, each exit code, and errors that say what to do."""
 
 import base64
+import hashlib
 import json
 import os
 import re
@@ -222,14 +223,18 @@ def test_key_publish(stack):
     lines = python_client.open_note(note, key)
     assert lines[0] == "custody bundle v1"
     fields = dict(line.split(" ", 1) for line in lines[1:])
-    assert list(fields) == ["host", "key", "generation", "public-key", "not-before", "not-after"]
+    assert list(fields) == ["host", "key", "generation", "state", "public-key", "receive-key", "address", "port",
+                            "not-before", "not-after", "previous"]
     assert (fields["host"], fields["key"], fields["generation"]) == ("alpha", "wga", "1")
     assert fields["public-key"] == stack.public_key("wga")
     [record] = [r for r in stack.records() if r["event"] == "key.published"]
     assert (record["ticket"], record["not_before"], record["not_after"]) == (
         "NET-3", fields["not-before"], fields["not-after"])
     again = ok_json(stack, "key", "publish", "wga", "--generation=1")["bundle"]
-    assert python_client.open_note(again, key)[:5] == lines[:5]
+    later = python_client.open_note(again, key)
+    assert later[:6] == lines[:6] and fields["previous"] == "-"
+    text = "".join(f"{line}\n" for line in lines)
+    assert later[-1] == f"previous {hashlib.sha256(text.encode()).hexdigest()}"
     failed(stack.ctl("key", "publish", "wga", "--generation=9"), FAILED, "NOT_FOUND")
 
 

@@ -16,7 +16,7 @@ from stack import default_builddir
 from test_audit import audit, make_log
 
 SEEDS = {"log": 1, "next": 2, "other": 4}  # make_log's: 32 bytes of this
-ONE, MANY, CHANGE = "one segment", "many segments", "a changed log key"
+ONE, MANY, CHANGE, ROTATED = "one segment", "many segments", "a changed log key", "a rotated key"
 
 
 # ---- the sound logs, and signing ----
@@ -56,6 +56,7 @@ def sound(tmp_path_factory):
     logs = {
         ONE: make_log(dir / "one", 40, "--segment=10000"),
         MANY: make_log(dir / "many", 60, "--segment=15"),
+        ROTATED: make_log(dir / "rotated", 40, "--segment=10000", "--rotation"),
         CHANGE: make_log(dir / "change", 60, "--segment=15", "--change-key=40"),
     }
     for log in logs.values():
@@ -216,6 +217,25 @@ def swap(lines, i, j):
     lines[i], lines[j] = lines[j], lines[i]
 
 
+def drop(f, *indices):
+    """Records left out, those after them numbered anew."""
+    for index in sorted(indices, reverse=True):
+        f.parts[0][1].pop(index)
+    f.number(min(indices))
+
+
+def repeat(f, index):
+    f.parts[0][1].insert(index, f.parts[0][1][index])
+    f.number(index)
+
+
+def peer(f, step, generation):
+    """A step with beta's wg0, by the key that make_log gives that generation."""
+    f.append(f"peer.{step}", key="wg0", peer="beta", peer_key="wg0", peer_generation=generation,
+             peer_public_key=base64.b64encode(bytes([100 + generation]) * 32).decode(),
+             **({"move_sha256": "b" * 64} if step == "staged" else {}))
+
+
 def grant(f):
     """The lease that record 38 opens and 39 closes, as fields."""
     return json.loads(f.lines()[38])["lease"]
@@ -346,6 +366,38 @@ TABLE = [
      "ends without log.sealed"),
     ("daemon.stopped with another digest, signed", ONE, insider(lambda f, w: f.append("daemon.stopped", sha256="ab" * 32)),
      "sha256 is not that of the state"),
+    # Rotations: records 6 to 15 roll wg0's back from generation 2, 16 to 26 bring 3; 27 to 29 are a counterpart's.
+    ("a rotation confirmed that was never started", ROTATED, insider(lambda f, w: drop(f, 17)), "of which no rotation is open"),
+    ("a rotation rolled back twice", ROTATED, insider(lambda f, w: repeat(f, 12)), "of which no rotation is open"),
+    ("another generation confirmed", ROTATED, insider(lambda f, w: f.change(22, generation=2)), "the open rotation is to generation 3"),
+    ("a rotation confirmed without a release", ROTATED, insider(lambda f, w: drop(f, 20, 21)), "nothing can have confirmed it"),
+    ("a rotation started in one", ROTATED, insider(lambda f, w: repeat(f, 17)), "while its rotation to generation 3 is open"),
+    ("a rotation to the active generation", ROTATED, insider(lambda f, w: f.change(17, generation=1)), "is not its pre-active one"),
+    ("a rotation for no reason", ROTATED, insider(lambda f, w: f.change(17, reason=None)), "a rotation's reason is"),
+    ("the old generation ended during a rotation", ROTATED, insider(lambda f, w: drop(f, 22)), "while its rotation to generation 3 is open"),
+    ("the new generation activated during a rotation", ROTATED, insider(lambda f, w: drop(f, 22, 23)),
+     "already has an active generation"),
+    ("the new generation destroyed during a rotation", ROTATED, insider(lambda f, w: drop(f, 12)),
+     "while its rotation to generation 2 is open"),
+    ("a suspended key released", ROTATED, insider(lambda f, w: drop(f, 31)), "which an operator suspended"),
+    ("a key resumed that nobody suspended", ROTATED, insider(lambda f, w: drop(f, 30)), "is not suspended"),
+    ("a bundle left out of the chain", ROTATED, insider(lambda f, w: drop(f, 15)), "previous is not the digest of the bundle"),
+    ("a bundle that lasts longer", ROTATED, insider(lambda f, w: f.change(18, not_after="2036-11-22T10:00:00.000000Z")),
+     "previous is not the digest of the bundle"),
+    ("a bundle without its state", ROTATED, insider(lambda f, w: f.change(18, bundle_state=None)), "bundle_state is missing"),
+    ("a bundle that says active too early", ROTATED, insider(lambda f, w: f.change(18, bundle_state="active")),
+     "is pre-active, whose bundle says pre-active"),
+    ("a bundle of another public key", ROTATED, insider(lambda f, w: f.change(
+        18, public_key=base64.b64encode(bytes([9]) * 32).decode())), "public_key is not the generation's"),
+    ("freshness of another bundle", ROTATED, insider(lambda f, w: f.change(26, sha256="ab" * 32)), "are not those of the bundle"),
+    ("a peer moved to a retired generation", ROTATED, insider(lambda f, w: peer(f, "moved", 4)), "generation 4, which is retired"),
+    ("a peer staged below its current generation", ROTATED, insider(lambda f, w: peer(f, "staged", 3)), "below the current one, 5"),
+    ("a peer moved without being staged", ROTATED, insider(lambda f, w: drop(f, 27)), "which was never staged"),
+    ("a peer retired twice", ROTATED, insider(lambda f, w: repeat(f, 29)), "which is retired already"),
+    ("a peer's public key exchanged", ROTATED, insider(lambda f, w: f.change(
+        28, peer_public_key=base64.b64encode(bytes([9]) * 32).decode())), "which had another public key before"),
+    ("a staging without the digest of its secret", ROTATED, insider(lambda f, w: f.change(27, move_sha256=None)), "move-sha256"),
+    ("an acknowledgement of no generation", ROTATED, insider(lambda f, w: f.change(9, peer_generation=7)), "has no generation 7"),
     # The log's key.
     ("a key change that the old key did not sign", CHANGE, insider(lambda f, w: f.change(
         40, old_signature=base64.b64encode(bytes([1]) * 64).decode()), signer="next"), "not signed by the key before"),

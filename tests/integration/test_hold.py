@@ -34,7 +34,7 @@ def joined(tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", ["plug", "tbf"])
-@pytest.mark.parametrize("check", device_checks.HOLD_CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("check", device_checks.HOLD_CHECKS + device_checks.ATTACH_CHECKS, ids=lambda check: check.__name__)
 def test_hold(joined, check, kind, tmp_path):
     if not kernel_has(kind):
         pytest.skip(f"this kernel has no sch_{kind}")

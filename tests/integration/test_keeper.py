@@ -24,9 +24,10 @@ from operators import Operators
 from stack import TOP, default_builddir, find_program
 
 HOST = "alpha"
-NONE, INIT, ADOPT, RELEASE, DESTROY, PUBLISH = range(6)
+NONE, INIT, ADOPT, RELEASE, DESTROY, PUBLISH, ACKNOWLEDGE, REFRESH = range(8)
 WIREGUARD = 1
 LEASE = "00112233445566778899aabbccddeeff"
+OTHER_KEY = bytes(range(32))
 EXIT_NO_TOKEN, EXIT_NO_LOGIN, EXIT_TOKEN_LOST = 3, 4, 5
 
 
@@ -348,11 +349,80 @@ def test_head_is_signed_over_the_tree_of_the_lines(honest):
 
 def test_bundle_is_signed_by_the_host_key(honest):
     status = honest.keeper.ok("status")
-    answer = honest.do(PUBLISH, "key.published", key="wga", generation=1, public_key=honest.public,
+    answer = honest.do(PUBLISH, "key.published", key="wga", generation=1, public_key=honest.public, bundle_state=2,
                        not_before_us=1_790_000_000_000_000, not_after_us=1_792_000_000_000_000)
     text = verify_note(answer["body"]["note"], status["host_vkey"])
-    assert text.splitlines()[:5] == ["custody bundle v1", f"host {HOST}", "key wga", "generation 1",
+    assert text.splitlines()[:6] == ["custody bundle v1", f"host {HOST}", "key wga", "generation 1", "state active",
                                      f"public-key {base64.b64encode(honest.public).decode()}"]
+
+
+BUNDLE_STATES = {"pre-active": 1, "active": 2, "compromised": 3, "destroyed": 4}
+PERIOD = dict(not_before_us=1_790_000_000_000_000, not_after_us=1_792_000_000_000_000)
+
+
+def test_bundle_says_all_that_its_record_does(honest):
+    status = honest.keeper.ok("status")
+    answer = honest.do(PUBLISH, "key.published", key="wga", generation=1, public_key=honest.public, bundle_state=1,
+                       receive_key=OTHER_KEY, address="fd00::1", port=51821, previous="ab" * 32, **PERIOD)
+    assert verify_note(answer["body"]["note"], status["host_vkey"]).splitlines()[4:] == [
+        "state pre-active", f"public-key {base64.b64encode(honest.public).decode()}",
+        f"receive-key {base64.b64encode(OTHER_KEY).decode()}", "address fd00::1", "port 51821",
+        "not-before 2026-09-21T14:13:20.000000Z", "not-after 2026-10-14T17:46:40.000000Z", f"previous {'ab' * 32}"]
+
+
+@pytest.mark.parametrize("state", BUNDLE_STATES)
+@pytest.mark.parametrize("generation, own", [(1, True), (1, False), (7, True)])
+def test_only_what_the_token_holds_is_published_as_usable(honest, state, generation, own):
+    """Others are told of an end whatever the token holds: of a key in use only when it is that key."""
+    answer = honest.do(PUBLISH, "key.published", key="wga", generation=generation,
+                       public_key=honest.public if own else OTHER_KEY, bundle_state=BUNDLE_STATES[state], **PERIOD)
+    usable = state in ("pre-active", "active")
+    expected = "OK" if not usable or (own and generation == 1) else "NOT_FOUND" if own else "PERMISSION_DENIED"
+    assert answer["code"] == expected
+    if expected == "OK":
+        note = verify_note(answer["body"]["note"], honest.keeper.ok("status")["host_vkey"])
+        assert f"\nstate {state}\n" in note
+
+
+PEER = dict(key="wga", peer="beta", peer_key="wg1", peer_generation=4, peer_public_key=bytes([8]) * 32)
+
+
+def test_acknowledgement_is_signed_by_the_host_key(honest):
+    status = honest.keeper.ok("status")
+    whom = ["custody acknowledgement v1", f"host {HOST}", "key wga", "peer beta", "peer-key wg1", "generation 4",
+            f"public-key {base64.b64encode(bytes([8]) * 32).decode()}"]
+    staged = honest.do(ACKNOWLEDGE, "peer.staged", move_sha256="cd" * 32, **PEER)
+    lines = verify_note(staged["body"]["note"], status["host_vkey"]).splitlines()
+    assert lines[:-1] == whom + ["state staged", f"move-sha256 {'cd' * 32}"]
+    assert lines[-1] == "time " + json.loads(honest.lines[-1])["time"]
+    retired = honest.do(ACKNOWLEDGE, "peer.retired", **PEER)
+    lines = verify_note(retired["body"]["note"], status["host_vkey"]).splitlines()
+    assert lines[:-1] == whom + ["state retired", "move-sha256 -"]
+
+
+def test_freshness_is_signed_by_the_host_key(honest):
+    answer = honest.do(REFRESH, "key.refreshed", key="wga", generation=1, sha256="ef" * 32)
+    text = verify_note(answer["body"]["note"], honest.keeper.ok("status")["host_vkey"])
+    assert text.splitlines() == ["custody freshness v1", f"host {HOST}", "key wga", "generation 1", f"bundle {'ef' * 32}",
+                                 "time " + json.loads(honest.lines[-1])["time"]]
+
+
+@pytest.mark.parametrize("action, event, fields", [
+    ("PUBLISH", "key.published", dict(key="wga", generation=1, **PERIOD)),  # no state
+    ("PUBLISH", "key.published", dict(key="wga", generation=1, bundle_state=2, address="beta", port=1, **PERIOD)),
+    ("PUBLISH", "key.published", dict(key="wga", generation=1, bundle_state=2, port=1, **PERIOD)),
+    ("ACKNOWLEDGE", "peer.staged", PEER),  # no digest of a secret
+    ("ACKNOWLEDGE", "peer.retired", {**PEER, "move_sha256": "cd" * 32}),
+    ("ACKNOWLEDGE", "peer.retired", {**PEER, "peer_generation": 0}),
+    ("ACKNOWLEDGE", "peer.retired", {**PEER, "peer": "Beta"}),
+    ("REFRESH", "key.refreshed", dict(key="wga", generation=1)),
+    ("REFRESH", "key.refreshed", dict(key="wga", sha256="ef" * 32)),
+])
+def test_texts_of_another_form_are_not_signed(honest, action, event, fields):
+    public = dict(public_key=honest.public) if action == "PUBLISH" else {}
+    answer = honest.do(globals()[action], event, **fields, **public)
+    assert answer["code"] == "INVALID_ARGUMENT" and "body" not in answer
+    still_serves(honest)
 
 
 def test_batch_is_answered_in_order_and_signed_once(honest):
@@ -434,7 +504,8 @@ def test_release_without_any_record(honest):
 
 
 @pytest.mark.parametrize("action, event", [(ADOPT, "key.generated"), (DESTROY, "key.destroying"),
-                                           (PUBLISH, "key.published"), (RELEASE, "release.granted")])
+                                           (PUBLISH, "key.published"), (RELEASE, "release.granted"),
+                                           (ACKNOWLEDGE, "peer.staged"), (REFRESH, "key.refreshed")])
 def test_nothing_is_done_without_a_record_in_the_file(honest, action, event):
     honest.fill(event, key="wga", generation=1, public_key=honest.public)
     honest.keeper("entry", action)
@@ -443,7 +514,6 @@ def test_nothing_is_done_without_a_record_in_the_file(honest, action, event):
     still_serves(honest)
 
 
-OTHER_KEY = bytes(range(32))
 LIES = {
     "another key": dict(key="wgb"),
     "another generation": dict(generation=2),
@@ -483,7 +553,8 @@ def test_record_of_another_place_in_the_file_too(honest, bent, code, words):
 @pytest.mark.parametrize("action, event", [(RELEASE, "release.denied"), (RELEASE, "key.published"),
                                            (DESTROY, "release.granted"), (DESTROY, "key.destroyed"),
                                            (ADOPT, "daemon.started"), (PUBLISH, "key.generated"),
-                                           (INIT, "token.opened")])
+                                           (INIT, "token.opened"), (ACKNOWLEDGE, "peer.moved"),
+                                           (ACKNOWLEDGE, "key.published"), (REFRESH, "key.published")])
 def test_action_under_another_event(honest, action, event):
     honest.entry(action, event, **honest.release_fields("wga", 3, honest.public, honest.applier.public_key))
     refused_commit(honest, "PERMISSION_DENIED", "is done under")
@@ -619,9 +690,10 @@ def test_releases_have_a_rate(token, start):
 
 
 def test_bundle_that_ends_before_it_begins_or_names_another_key(honest):
-    fields = dict(key="wga", generation=1, public_key=honest.public, not_before_us=2_000_000, not_after_us=1_000_000)
-    assert honest.do(PUBLISH, "key.published", **fields)["code"] == "INVALID_ARGUMENT"
-    assert honest.do(PUBLISH, "key.published", **{**fields, "public_key": OTHER_KEY})["code"] == "PERMISSION_DENIED"
+    fields = dict(key="wga", generation=1, public_key=honest.public, bundle_state=2)
+    assert honest.do(PUBLISH, "key.published", not_before_us=2_000_000, not_after_us=1_000_000,
+                     **fields)["code"] == "INVALID_ARGUMENT"
+    assert honest.do(PUBLISH, "key.published", **{**fields, **PERIOD, "public_key": OTHER_KEY})["code"] == "PERMISSION_DENIED"
 
 
 def flip_blob(path):
@@ -1468,3 +1540,14 @@ def test_provision_never_touches_a_token_that_is_there(token):
     assert token.object.read_bytes() == before
     for name in ("pin", "so-pin", "softhsm2.conf"):
         assert (token.dir / "hsm" / name).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_key_that_was_never_recorded_is_taken_for_the_next(honest):
+    """A crash between a key and its record leaves it in the token: it is used up, so that such keys never gather."""
+    public = honest.keeper.ok("generate", "wgb", 1, WIREGUARD)
+    assert honest.keeper.ok("generate", "wgb", 1, WIREGUARD) == public
+    assert honest.keeper.ok("status")["leftovers"] == 1
+    done = honest.do(ADOPT, "key.generated", key="wgb", generation=1, purpose=WIREGUARD, public_key=bytes.fromhex(public))
+    assert done["code"] == "OK" and honest.keeper.ok("status")["leftovers"] == 0
+    again = honest.keeper("generate", "wgb", 1, WIREGUARD)
+    assert again["code"] == "ALREADY_EXISTS"

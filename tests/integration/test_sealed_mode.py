@@ -312,3 +312,20 @@ def test_kills_while_the_loss_is_accepted(new_stack):
     assert len(losses(stack)) == 1
     release(stack)
     verify(stack)
+
+
+def test_torn_remains_of_an_old_head_stop_nothing(stack):
+    """A power cut may leave an old head's object with half of its bytes, which SoftHSM then cannot destroy."""
+    def objects():
+        return {path: path.read_bytes() for path in stack.hsm.rglob("*.object")}
+    before = objects()
+    stack.ctl("key", "publish", "wga", check=True)
+    assert stack.stop() == 0
+    gone = [(path, data) for path, data in before.items() if path not in objects()]
+    assert gone, "the head of before is destroyed once there is a newer one"
+    for path, data in gone:
+        path.write_bytes(data[:len(data) // 2])
+    stack.start()
+    stack.ctl("key", "publish", "wgb", check=True)
+    assert stack.status()["head_lag"] == 0
+    assert stack.audit("verify", stack.audit_dir, "--vkey", stack.log_vkey).returncode == 0

@@ -11,11 +11,12 @@ import pytest
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "integration"))
 
+import device_checks  # noqa: E402
 from stack import default_builddir, find_program  # noqa: E402
 
-LIMIT = 600  # seconds for the guest; about 60 on two idle cores
-PROGRAMS = ("custodyd", "custody-keeper", "custodyctl", "custody-applier", "custody-audit", "device_test",
-            "secret_finder")
+LIMIT = 900  # seconds for the guest; about 150 on two idle cores
+PROGRAMS = ("custodyd", "custody-keeper", "custodyctl", "custody-applier", "custody-audit", "device_driver",
+            "device_test", "secret_finder")
 
 # Everything that `inside` must have said.
 EXPECTED = (
@@ -29,6 +30,11 @@ EXPECTED = (
     "device: without CAP_NET_ADMIN it is refused",
     "device: wg(8) reads the key that was set",
     "device: setting a key leaves the peers alone",
+    *(f"device: {check.__name__}" for check in device_checks.DEVICE_CHECKS),
+    *(f"hold by {kind}: {check.__name__}" for kind in ("plug", "tbf") for check in device_checks.HOLD_CHECKS),
+    *(f"hold by plug: {check.__name__}" for check in device_checks.ATTACH_CHECKS),
+    "hold: auto takes plug where the kernel has it",
+    "hold: our qdisc of another kind is refused",
     "apply wga: set and confirmed",
     "apply wga: wg(8) shows what custodyctl shows",
     "apply wgb: set and confirmed",

@@ -9,18 +9,11 @@ import subprocess
 import tempfile
 
 from rotator import Rotator
+from topology import PATIENCE, Key, LaboratoryError  # first: it tells where the next ones are
 from stack import Stack, default_builddir, find_program, inside, tail, wait_for
-from topology import PATIENCE, LaboratoryError
 
 KEY = "wg0"  # every host's name for its key
 MOVE_PORT = 51900
-
-
-class PublicKey:
-    """A key of which only the public half was ever seen here."""
-
-    def __init__(self, public):
-        self.public = public
 
 
 class Host:
@@ -163,25 +156,16 @@ class Custody(Rotator):
             raise LaboratoryError(f"custody-applier up: exit {done.returncode}\n{done.stderr}")
 
     def begin(self, net):
-        super().begin(net)
+        self.net = net
         self.fleet = Fleet(self.dir, net, interface_extra=f'  method = "{self.method}"')
         self.fleet.start()
         for end in net.ends:
-            self._remove_strangers(end)
-
-    def _remove_strangers(self, end):
-        """The laboratory's own peers, which have no allowed-ips any more."""
-        host = self.fleet.hosts[end]
-        ours = {other.public_key() for other, _, _ in self.fleet.peers_of(end)}
-        for public in end.wg("show", end.interface, "peers").split():
-            if public not in ours:
-                end.wg("set", end.interface, "peer", public, "remove")
-        end.key = PublicKey(host.public_key())
+            end.key = Key(self.fleet.hosts[end].public_key())
 
     def rotate(self, end):
         host = self.fleet.hosts[end]
         host.rotate()
-        end.key = PublicKey(host.public_key())
+        end.key = Key(host.public_key())
 
     def end(self):
         if self.fleet:

@@ -5,13 +5,14 @@ import dataclasses
 import tempfile
 import time
 
+from custody import Custody
 from held import HandHeld
 from topology import LaboratoryError, Topology
 from traffic import Traffic
 from usual import Naive, UsualScript
 
 # The methods that can be asked for: {name: class}. A new one is entered here.
-METHODS = {rotator.name: rotator for rotator in (Naive, UsualScript, HandHeld)}
+METHODS = {rotator.name: rotator for rotator in (Naive, UsualScript, HandHeld, Custody)}
 BETWEEN = 0.1  # seconds of undisturbed traffic after each rotation
 
 
@@ -31,10 +32,10 @@ class Cell:
 def _rotate_all(cell, net, rotator, traffic):
     end = net.server if cell.key == "server" else net.clients[0]
     for i in range(cell.rotations):
-        before = end.public_key()
+        before = end.device.public_key()
         traffic.mark(f"rotation.{i + 1}")
         rotator.rotate(end)
-        if end.public_key() in (before, "(none)"):
+        if end.device.public_key() in (before, None):
             raise LaboratoryError(f"{rotator.name}: rotation {i + 1} changed no key")
         time.sleep(BETWEEN)
 
@@ -44,9 +45,8 @@ def measure(cell):
     rotator, began = METHODS[cell.method](), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="custody-rotation-") as dir, \
             Topology(dir, kind=cell.kind, clients=cell.clients, rtt=cell.rtt, before_up=rotator.before_up) as net:
-        net.connect()
-        rotator.begin(net)
         try:
+            rotator.begin(net)
             with Traffic(net, rate=cell.rate, streams=True) as traffic:
                 _rotate_all(cell, net, rotator, traffic)
                 account = traffic.finish()

@@ -1,52 +1,62 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A held rotation done by hand, with wg(8) and tc(8): outgoing packets wait above WireGuard while the counterparts change
+"""A held rotation done by hand: outgoing packets wait above WireGuard while the counterparts change
 over. It proves that the laboratory can read 0 lost; custody-applier does the same steps, faster and on its own."""
 
+import subprocess
 import time
 
+from device import PLUG_BUFFER, PLUG_RELEASE_INDEFINITE, Peer
 from rotator import Rotator
 from topology import HOLD_LIMIT, PATIENCE, Key, LaboratoryError
 from stack import wait_for
 
 GRACE = 0.15  # seconds that packets of the old sessions may still be on their way, the round trip apart
+SETTLING = 0.005  # seconds
 OPEN = f"rate 10gbit burst 1mb limit {HOLD_LIMIT}"
 SHUT = f"rate 8bit burst 1600 limit {HOLD_LIMIT}"
 
 
 class Plug:
-    """Holds by sch_plug, which has commands for it."""
+    """Holds by sch_plug, which has requests for it."""
 
-    attach = ("root plug", "root plug release_indefinite")  # it begins blocked
-    limit = f"root plug limit {HOLD_LIMIT}"
+    attach = (("add", f"plug limit {HOLD_LIMIT}"), ("change", "plug release_indefinite"))  # it begins blocked
 
     @staticmethod
     def hold(end):
-        end.shell.run(f"tc qdisc change dev {end.interface} root plug block")
+        end.device.plug(PLUG_BUFFER)
+        # A packet that was let through just before may still be on its way into WireGuard, on another processor. Were the
+        # key replaced under it, it would wait there and leave with the new session, before the counterpart has moved.
+        time.sleep(SETTLING)
 
     @staticmethod
     def release(end):
-        end.shell.run(f"tc qdisc change dev {end.interface} root plug release_indefinite")
+        end.device.plug(PLUG_RELEASE_INDEFINITE)
 
 
 class Tbf:
     """Holds by sch_tbf at a rate of nothing, where there is no sch_plug. The traffic itself uses up what the bucket
     still lets through, and wakes the queue after the release."""
 
-    attach = (f"root tbf {OPEN}",)
+    attach = (("add", f"tbf {OPEN}"),)
 
     @classmethod
     def hold(cls, end):
-        end.shell.run(f"tc qdisc change dev {end.interface} root tbf {SHUT}")
+        tc_change(end, f"tbf {SHUT}")
         wait_for(lambda: cls._held(end), f"{end.interface} holding packets", PATIENCE, 0.001)
+        time.sleep(SETTLING)  # as with the plug: wireguard-go has yet to read what was let through
 
     @staticmethod
     def _held(end):
-        said = end.shell.run(f"tc -s qdisc show dev {end.interface} root")
-        return " backlog 0b" not in said
+        return " backlog 0b" not in end.run("tc", "-s", "qdisc", "show", "dev", end.interface, "root").stdout
 
     @staticmethod
     def release(end):
-        end.shell.run(f"tc qdisc change dev {end.interface} root tbf {OPEN}")
+        tc_change(end, f"tbf {OPEN}")
+
+
+def tc_change(end, words):
+    """Changes the root qdisc of an end's device."""
+    end.run("tc", "qdisc", "change", "dev", end.interface, "root", *words.split())
 
 
 class HandHeld(Rotator):
@@ -64,10 +74,9 @@ class HandHeld(Rotator):
     def before_up(self, end):
         # Attached while the device is down: on a live one it would lose packets.
         for qdisc in (Plug, Tbf):
-            first, *rest = qdisc.attach
-            if end.run("tc", "qdisc", "add", "dev", end.interface, *first.split(), check=False).returncode == 0:
-                for words in rest:
-                    end.run("tc", "qdisc", "change", "dev", end.interface, *words.split())
+            lines = "\n".join(f"qdisc {word} dev {end.interface} root {options}" for word, options in qdisc.attach)
+            if subprocess.run(["tc", "-n", end.netns, "-batch", "-"], input=lines + "\n", capture_output=True, text=True,
+                              timeout=PATIENCE).returncode == 0:
                 self.qdiscs[end] = qdisc
                 return
         raise LaboratoryError("this kernel has neither sch_plug nor sch_tbf")
@@ -75,8 +84,7 @@ class HandHeld(Rotator):
     def rotate(self, end):
         old, new, others = end.key, Key(), self.net.counterparts(end)
         for other in others:
-            endpoint = other.endpoints()[old.public]
-            other.set("peer", new.public, "endpoint", endpoint)
+            other.device.set(Peer(new.public, endpoint=other.device.peers()[old.public].endpoint))
         qdisc, began = self.qdiscs[end], time.monotonic()
         qdisc.hold(end)
         try:
@@ -85,16 +93,13 @@ class HandHeld(Rotator):
             qdisc.release(end)
         self.held_ms.append((time.monotonic() - began) * 1000)
         time.sleep(GRACE + self.net.rtt / 1000)
-        end.set(*self._keepalive(others, 0))
+        end.device.set(*(Peer(other.key.public, keepalive=0) for other in others))
         for other in others:
-            other.set("peer", old.public, "remove")
-
-    def _keepalive(self, others, seconds):
-        return [word for other in others for word in ("peer", other.key.public, "persistent-keepalive", str(seconds))]
+            other.device.set(Peer(old.public, remove=True))
 
     def _change_over(self, end, new, others):
-        end.set_key(new, *self._keepalive(others, 25))
+        end.set_key(new, *(Peer(other.key.public, keepalive=25) for other in others))
         for other in others:
-            wait_for(lambda: other.handshakes().get(new.public, 0) != 0, f"{other.interface}: a handshake under the new key",
+            wait_for(lambda: other.handshake_with(new.public), f"{other.interface}: a handshake under the new key",
                      PATIENCE, 0.002)
-            other.set("peer", new.public, "allowed-ips", self.net.inner_prefix(end))
+            other.device.set(Peer(new.public, allowed_ips=[self.net.inner_prefix(end)]))

@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What rotates a key in the laboratory: the interface that every method has."""
+"""What rotates a key in the laboratory: the interface that every method has.
+
+A new method is a class of this kind, entered in METHODS of experiment.py; tests/rotation/run then measures it under its
+name.
+"""
 
 
 class Rotator:
-    """A method of replacing keys. An experiment makes one, and calls in this order: before_up for each device that is
-    made, begin once (the tunnels carry traffic, none of it is counted yet), rotate as often as it likes, and end.
+    """A method of replacing keys. An experiment makes one for a Topology (topology.py), and calls in this order:
+    before_up for each device that is made, begin once, rotate as often as it likes under traffic, and end.
     """
 
     name = ""  # in the table
@@ -17,13 +21,15 @@ class Rotator:
         """An end's device has been made and is not up yet."""
 
     def begin(self, net):
-        """`net`, a connected Topology, is what will be rotated in."""
+        """The devices of `net` are up, without keys and peers: makes the tunnels carry traffic, under the laboratory's own
+        keys. (A method that has its keys from elsewhere sets them, puts Key(public) in each end.key, and connects.)"""
         self.net = net
+        net.connect()
 
     def rotate(self, end):
         """Gives `end` a new key, with all its counterparts; returns when it is in use and the old one is gone. end.key is
-        then the new Key, of which an experiment reads only `public`."""
+        then the new Key, of which nothing but `public` is read."""
         raise NotImplementedError
 
     def end(self):
-        """No more rotations: stops what begin started."""
+        """No more rotations: stops what begin started, also when begin failed half way."""

@@ -2,10 +2,11 @@
 """The loss table: results of experiment.measure as lines of at most 100 columns, and whether each promise was kept."""
 
 import statistics
+import textwrap
 
 HEADING = (f"{'method':<10}{'device':<11}{'key':<7}{'RTT':>4}{'rot':>5}{'lost/sent >server':>19}{'lost/sent >client':>19}"
            f"{'pause ms':>13}{'TCP':>5}{'s':>6}")
-NOTE = ("pause: the longest time without a packet in a rotation, of either direction: middle/longest of all rotations.\n"
+NOTE = ("pause: the longest time without a packet in a rotation, of either direction: middle/longest.\n"
         "TCP: segments sent again, both directions. s: seconds for the whole row.")
 
 
@@ -36,6 +37,9 @@ def _remarks(result):
         for what in ("duplicated", "reordered"):
             if direction[what]:
                 remarks.append(f"{where}: {what} {name}: {direction[what]}")
+    if account["overflowed"]:
+        remarks.append(f"{where}: {account['overflowed']} outer packets found no room in a WireGuard's socket: this machine "
+                       "is too slow for the traffic, or too much was released at once")
     if account["late"]:
         remarks.append(f"{where}: {account['late']} packets were sent late, by {account['behind_ms']:.0f} ms at most: "
                        "the pause has that in it")
@@ -54,5 +58,6 @@ def show(results):
     """The table, and below it what is to be known of it."""
     lines = [HEADING, *(_row(result) for result in results), NOTE]
     for result in results:
-        lines += _remarks(result)
+        for remark in _remarks(result):
+            lines += textwrap.wrap(remark, 100, subsequent_indent="  ")
     return "\n".join(lines)

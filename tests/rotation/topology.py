@@ -3,7 +3,7 @@
 
     with Topology(dir, kind="userspace", clients=1, rtt=20) as net:
         net.connect()
-        net.server, net.clients[0]          # End of tests/integration/tunnel.py, with a key, a shell and a holding qdisc
+        net.server, net.clients[0]          # End of tests/integration/tunnel.py, with a key
         net.block(net.clients[0])           # faults
 
 kind: "kernel" for the kernel's devices, "userspace" for wireguard-go. rtt: milliseconds that the outer packets take
@@ -14,11 +14,9 @@ are 10.66.0.N, the server's 10.66.0.1. Everything is gone when the context ends,
 import itertools
 import os
 import pathlib
-import select
 import signal
 import subprocess
 import sys
-import time
 
 import nacl.public
 from nacl.encoding import Base64Encoder
@@ -26,7 +24,9 @@ from nacl.encoding import Base64Encoder
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "integration"))
 
 from stack import default_builddir, find_program, inside, wait_for  # noqa: E402
-from tunnel import End, ip, kernel_has_wireguard, missing  # noqa: E402,F401
+from tunnel import UAPI, End, ip, kernel_has_wireguard, missing  # noqa: E402,F401
+
+from device import Kernel, Peer, Userspace  # noqa: E402
 
 _serial = itertools.count()
 CLIENTS_MAX = 250
@@ -38,83 +38,50 @@ class LaboratoryError(Exception):
     """The laboratory itself failed; nothing is said of what it measures."""
 
 
-class Shell:
-    """A shell that stays in a namespace: in an emulated guest it starts a program in half the time that a new process
-    of ours would take to get there."""
-
-    END = "\x04"
-
-    def __init__(self, netns):
-        self.process = subprocess.Popen([*inside(netns), "sh"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        stderr=subprocess.STDOUT, start_new_session=True)
-
-    def run(self, script, timeout=PATIENCE, check=True):
-        """Runs commands -> what they wrote, standard error included. A failure raises unless `check` is false."""
-        self.process.stdin.write(f"{{\n{script}\n}}; echo '{self.END}' $?\n".encode())
-        self.process.stdin.flush()
-        text, end = b"", time.monotonic() + timeout
-        while not (self.END.encode() in text and text.endswith(b"\n")):
-            ready, _, _ = select.select([self.process.stdout], [], [], max(0, end - time.monotonic()))
-            piece = os.read(self.process.stdout.fileno(), 65536) if ready else b""
-            if not piece:
-                raise LaboratoryError(f"{script!r}: {'no end' if ready else f'not within {timeout:g} s'}: {text.decode()}")
-            text += piece
-        output, _, status = text.decode().rpartition(self.END)
-        if check and int(status) != 0:
-            raise LaboratoryError(f"{script!r}: exit {status.strip()}: {output}")
-        return output
-
-    def close(self):
-        self.process.stdin.close()
-        try:
-            self.process.wait(5)
-        except subprocess.TimeoutExpired:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait(5)
-        self.process.stdout.close()
-
-
 class Key:
-    """A WireGuard key pair of the laboratory, in base64."""
+    """A WireGuard key pair of the laboratory, in base64; or what is known of another's: its public half."""
 
-    def __init__(self):
+    def __init__(self, public=None):
+        self.private, self.public = None, public
+        if public is None:
+            self._generate()
+
+    def _generate(self):
         private = nacl.public.PrivateKey.generate()
         self.private = private.encode(Base64Encoder).decode()
         self.public = private.public_key.encode(Base64Encoder).decode()
 
 
 class LabEnd(End):
-    """An end with a key of the laboratory's and a shell. `port_device`: its veth's other side, on the bridge."""
+    """An end with a key of the laboratory's. `device` is what its WireGuard is configured by."""
 
     def __init__(self, name, host, dir):
         super().__init__(name, next(_serial), f"192.0.2.{host}", f"10.66.0.{host}", dir)
         self.key = Key()
-        self.shell = None
-        self.port_device = f"p{host}"
+        self.device = None
+        self.port_device = f"p{host}"  # the veth's other side, on the bridge
 
-    def set_key(self, key, *more):
-        """Sets the private key, and in the same message what else `wg set` is told."""
-        self.shell.run(f"wg set {self.interface} private-key /proc/self/fd/0 {' '.join(more)} <<'.'\n{key.private}\n.")
+    def make_device(self, kernel):
+        if not kernel:
+            super().make_device(kernel)
+            self.device = self.device or Userspace(UAPI / f"{self.interface}.sock")
+            return
+        # As End does it, with fewer programs.
+        ip_batch(f"link add {self.interface} type wireguard", f"addr add {self.inner}/24 dev {self.interface}", netns=self.netns)
+        self.device = self.device or Kernel(self.netns, self.interface)
+        self.device.set(port=self.port)
+        self.before_up(self)
+        ip_batch(f"link set {self.interface} up", netns=self.netns)
+
+    def set_key(self, key, *peers):
+        """Sets the private key and peers, in one request."""
+        self.device.set(*peers, private=key.private)
         self.key = key
 
-    def set(self, *words):
-        self.shell.run(f"wg set {self.interface} {' '.join(words)}")
-
-    def _of_peers(self, what):
-        lines = self.shell.run(f"wg show {self.interface} {what}").splitlines()
-        return dict(line.split("\t", 1) for line in lines)
-
-    def handshakes(self):
-        """{peer's public key: seconds since 1970 of its latest handshake, 0 = never}."""
-        return {peer: int(at) for peer, at in self._of_peers("latest-handshakes").items()}
-
-    def endpoints(self):
-        """{peer's public key: "ADDRESS:PORT", or "(none)"}."""
-        return self._of_peers("endpoints")
-
-    def allowed_ips(self):
-        """{peer's public key: "PREFIX PREFIX ...", or "(none)"}."""
-        return self._of_peers("allowed-ips")
+    def handshake_with(self, public):
+        """Seconds since 1970 of the latest handshake with that peer, 0 without one."""
+        peer = self.device.peers().get(public)
+        return peer.handshake if peer else 0
 
 
 def has_qdisc(kind, *options):
@@ -163,7 +130,6 @@ class Topology:
             if self.rtt:
                 self._lengthen()
             for end in self.ends:
-                end.shell = Shell(end.netns)
                 end.make_device(self.kernel)
         except BaseException:
             self.close()
@@ -184,14 +150,12 @@ class Topology:
         ip_batch("link set lo up", f"addr add {end.outer}/24 dev {end.veth}", f"link set {end.veth} up", netns=end.netns)
 
     def _lengthen(self):
+        """Lengthens the server's cable."""
         delay = self.rtt * 1000 // 2  # microseconds, one way
         if has_qdisc("netem", "delay", "1ms"):
-            for end in self.ends if len(self.ends) == 2 else (self.server,):
-                # All there and back at the server when there are many; else half of it at each end.
-                end.run("tc", "qdisc", "add", "dev", end.veth, "root", "netem", "limit", 100000, "delay", f"{delay}us")
-            if len(self.ends) > 2:
-                subprocess.run(["tc", "-n", self.wire, "qdisc", "add", "dev", self.server.port_device, "root", "netem",
-                                "limit", "100000", "delay", f"{delay}us"], check=True, timeout=PATIENCE)
+            for netns, device in ((self.server.netns, self.server.veth), (self.wire, self.server.port_device)):
+                subprocess.run(["tc", "-n", netns, "qdisc", "add", "dev", device, "root", "netem", "limit", "100000", "delay",
+                                f"{delay}us"], stdin=subprocess.DEVNULL, check=True, timeout=PATIENCE)
             return
         # The server's port leaves the bridge; what joins them is a pair of interfaces and a process between them.
         port = self.server.port_device
@@ -211,22 +175,27 @@ class Topology:
         """What `end`'s peers allow it: a client only its own address; the server's clients reach all by it."""
         return "10.66.0.0/16" if end is self.server else f"{end.inner}/32"
 
+    def peer(self, end, public):
+        """The peer that `end` is to its counterparts under that key, as an administrator would write it: the server's
+        endpoint is known, a client's is not."""
+        endpoint = f"{end.outer}:{end.port}" if end is self.server else None
+        return Peer(public, endpoint=endpoint, allowed_ips=[self.inner_prefix(end)])
+
     def connect(self):
-        """Gives each end its key and its peers as wg-quick would (the server knows no endpoints), and waits until all
-        clients have a session."""
-        peers = (f"peer {c.key.public} allowed-ips {self.inner_prefix(c)}" for c in self.clients)
-        self.server.set_key(self.server.key, *peers)
+        """Gives each end its peers as wg-quick would (the server knows no endpoints), and its own key where that is the
+        laboratory's (end.key.private); waits until all clients have a session."""
+        peers = (self.peer(client, client.key.public) for client in self.clients)
+        self.server.device.set(*peers, private=self.server.key.private)
         for client in self.clients:
-            client.set_key(client.key, "peer", self.server.key.public, "endpoint", f"{self.server.outer}:{self.server.port}",
-                           "allowed-ips", self.inner_prefix(self.server))
+            client.device.set(self.peer(self.server, self.server.key.public), private=client.key.private)
         for client in self.clients:
             client.run("ping", "-q", "-c", 1, "-w", PATIENCE, self.server.inner, timeout=PATIENCE + 10)
 
     def wait_confirmed(self, end, deadline=PATIENCE):
         """Waits until every counterpart has had a handshake with `end` under the key that it has now."""
         for other in self.counterparts(end):
-            wait_for(lambda: other.handshakes().get(end.key.public, 0) != 0, f"a handshake of {other.interface} with "
-                     f"{end.interface}", deadline, 0.05)
+            wait_for(lambda: other.handshake_with(end.key.public), f"a handshake of {other.interface} with "
+                     f"{end.interface}", deadline, 0.02)
 
     # ---- what can befall them ----
 
@@ -248,8 +217,8 @@ class Topology:
 
     def close(self):
         for end in self.ends:
-            if end.shell:
-                end.shell.close()
+            if end.device:
+                end.device.close()
             try:
                 end.remove_device()
             except (OSError, subprocess.SubprocessError) as e:
@@ -260,6 +229,8 @@ class Topology:
             self.delay_line.stdout.close()
         for netns in (self.wire, *(end.netns for end in self.ends)):
             ip("netns", "del", netns, check=False)
+        if any(os.path.exists(f"/run/netns/{end.netns}") for end in self.ends):
+            print("topology: a namespace is left", file=sys.stderr)
 
 
 def kill_named(program, netns):

@@ -6,13 +6,15 @@
         ...
         account = traffic.finish()      # waits for all that is in flight
 
-Numbered datagrams go both ways between every client and the server; with streams=True a steady TCP stream each way too.
+Numbered datagrams go both ways between every client and the server; with streams=True a steady TCP stream each way
+between the first client and the server too.
 """
 
 import dataclasses
 import itertools
 import json
 import os
+import pathlib
 import select
 import subprocess
 import time
@@ -72,7 +74,8 @@ class Direction:
     refused: int = 0
     duplicated: int = 0
     reordered: int = 0
-    retransmits: int = 0
+    retransmits: int = 0  # TCP segments that were sent again
+    stream_bytes: int = 0  # all of which arrived
     lost_in: dict = dataclasses.field(default_factory=dict)  # {window: lost}, where any
     gaps: list = dataclasses.field(default_factory=list)
 
@@ -104,6 +107,7 @@ class Account:
     to_client: Direction
     behind_ms: float
     late: int  # packets that a probe sent more than 5 ms late
+    overflowed: int  # outer packets that found no room in a WireGuard's socket
 
     @property
     def pauses(self):
@@ -115,7 +119,8 @@ class Account:
 
 
 class Traffic:
-    """Context manager: inside, traffic flows. rate: datagrams a second of each client, each way."""
+    """Context manager: inside, traffic flows. rate: datagrams a second of each client, each way. stream_rate: 1,000 bytes
+    so often a second; 0: all that goes."""
 
     def __init__(self, net, rate=500, streams=False, stream_rate=100):
         self.net, self.rate, self.streams, self.stream_rate = net, rate, streams, stream_rate
@@ -154,10 +159,22 @@ class Traffic:
         for pair in self.datagrams:
             for probe in pair:
                 probe.answer("ready")
-        for i, client in enumerate(self.net.clients if self.streams else ()):
-            self._stream(self.to_server, client, server, STREAM_PORT + i)
-            self._stream(self.to_client, server, client, STREAM_PORT + i)
+        if self.streams:
+            self._stream(self.to_server, self.net.clients[0], server, STREAM_PORT)
+            self._stream(self.to_client, server, self.net.clients[0], STREAM_PORT)
+        self.overflowed = self._overflows()
         self._tell_all("start", "started")
+
+    def _overflows(self):
+        """How many datagrams found no room in a socket's buffer, in all the ends' namespaces: also the outer packets that
+        WireGuard was too slow to take."""
+        count = 0
+        for pair in (self.datagrams[0], *((at_client,) for at_client, _ in self.datagrams[1:])):
+            for probe in pair:
+                names, values = [line.split() for line in pathlib.Path(f"/proc/{probe.process.pid}/net/snmp").read_text()
+                                 .splitlines() if line.startswith("Udp:")]
+                count += int(values[names.index("RcvbufErrors")])
+        return count
 
     def _tell_all(self, line, event):
         for probe in self._probes:
@@ -171,7 +188,7 @@ class Traffic:
     def finish(self):
         """Ends the sending, waits for the tail -> Account."""
         said = self._tell_all("stop", "result")
-        account = Account(Direction(), Direction(), 0, 0)
+        account = Account(Direction(), Direction(), 0, 0, self._overflows() - self.overflowed)
         for at_client, at_server in self.datagrams:
             account.to_server.add_datagrams(said[at_client], said[at_server])
             account.to_client.add_datagrams(said[at_server], said[at_client])
@@ -182,6 +199,7 @@ class Traffic:
                 if not said[sender]["drained"] or said[sender]["bytes"] != said[receiver]["bytes"]:
                     raise LaboratoryError(f"a stream did not reach its end: {said[sender]} {said[receiver]}")
                 direction.retransmits += said[sender]["retransmits"]
+                direction.stream_bytes += said[receiver]["bytes"]
         return account
 
     def close(self):

@@ -1,19 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rotations as they are done today, by wg(8) on two machines, one after the other: what custody is compared with."""
+"""Rotations as they are done today, by hand on two machines, one after the other: what custody is compared with."""
 
 import time
 
+from device import Peer
 from rotator import Rotator
 from topology import Key
-
-
-def peer_words(net, end, public):
-    """The peer that `end` is to its counterparts, under the key `public`, as an administrator would write it: clients
-    are told the server's endpoint."""
-    words = ["peer", public, "allowed-ips", net.inner_prefix(end)]
-    if end is net.server:
-        words += ["endpoint", f"{end.outer}:{end.port}"]
-    return words
 
 
 class Naive(Rotator):
@@ -31,7 +23,7 @@ class Naive(Rotator):
         end.set_key(new)
         time.sleep(self.skew)
         for other in self.net.counterparts(end):
-            other.set("peer", old.public, "remove", *peer_words(self.net, end, new.public))
+            other.device.set(Peer(old.public, remove=True), self.net.peer(end, new.public))
         self.net.wait_confirmed(end)
 
 
@@ -59,8 +51,8 @@ class UsualScript(Rotator):
             self._add(end, new)
         self.net.wait_confirmed(end)
         for other in self.net.counterparts(end):
-            other.set("peer", old.public, "remove")
+            other.device.set(Peer(old.public, remove=True))
 
     def _add(self, end, key):
         for other in self.net.counterparts(end):
-            other.set(*peer_words(self.net, end, key.public))
+            other.device.set(self.net.peer(end, key.public))

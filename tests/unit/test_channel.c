@@ -107,17 +107,21 @@ static void test_strings_without_end(void)
     fresh_pair();
     struct record *record = &request.body.entry.record;
     char *const texts[] = {
-        record->host,       record->key,           record->lease,        record->actor.unit,
-        record->ticket,     record->detail,        record->log_vkey,     record->token.label,
-        record->suite,      record->version,       record->sha256,       record->request,
-        record->request_id, record->operator_name, record->operator_key, record->signature};
+        record->host,        record->key,           record->lease,        record->actor.unit,
+        record->ticket,      record->detail,        record->log_vkey,     record->token.label,
+        record->suite,       record->version,       record->sha256,       record->request,
+        record->request_id,  record->operator_name, record->operator_key, record->signature,
+        record->peer,        record->peer_key,      record->address,      record->previous,
+        record->move_sha256, record->method};
     const size_t sizes[] = {
         sizeof(record->host),       sizeof(record->key),           sizeof(record->lease),
         sizeof(record->actor.unit), sizeof(record->ticket),        sizeof(record->detail),
         sizeof(record->log_vkey),   sizeof(record->token.label),   sizeof(record->suite),
         sizeof(record->version),    sizeof(record->sha256),        sizeof(record->request),
         sizeof(record->request_id), sizeof(record->operator_name), sizeof(record->operator_key),
-        sizeof(record->signature)};
+        sizeof(record->signature),  sizeof(record->peer),          sizeof(record->peer_key),
+        sizeof(record->address),    sizeof(record->previous),      sizeof(record->move_sha256),
+        sizeof(record->method)};
     for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
         memset(&request, 0, sizeof(request));
         request.header = header(KEEPER_ENTRY);

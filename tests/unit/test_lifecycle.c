@@ -35,12 +35,8 @@ static const struct {
     enum record_event event;
     unsigned states;
 } staying[] = {
-    {RECORD_KEY_PUBLISHED, IN(KEY_PRE_ACTIVE) | IN(KEY_ACTIVE)},
-    {RECORD_KEY_SUSPENDED, LIVING},
-    {RECORD_RELEASE_GRANTED, LIVING},
-    {RECORD_RELEASE_APPLIED, MADE},
-    {RECORD_RELEASE_FAILED, MADE},
-    {RECORD_LEASE_EXPIRED, MADE},
+    {RECORD_KEY_PUBLISHED, MADE},  {RECORD_RELEASE_GRANTED, LIVING}, {RECORD_RELEASE_APPLIED, MADE},
+    {RECORD_RELEASE_FAILED, MADE}, {RECORD_LEASE_EXPIRED, MADE},
 };
 
 static int expected(enum key_state from, enum record_event event)
@@ -105,6 +101,16 @@ static void test_release_is_legal(void)
                 CU_ASSERT_EQUAL(lifecycle_next(state, RECORD_RELEASE_GRANTED), (int)state);
 }
 
+static void test_bundle_states(void)
+{
+    static const enum record_bundle_state says[KEY_STATES] = {
+        BUNDLE_NONE,        BUNDLE_PRE_ACTIVE, BUNDLE_ACTIVE,   BUNDLE_DESTROYED,
+        BUNDLE_COMPROMISED, BUNDLE_DESTROYED,  BUNDLE_DESTROYED};
+    for (unsigned state = 0; state < KEY_STATES; state++)
+        CU_ASSERT_EQUAL(lifecycle_bundle_state(state), says[state]);
+    CU_ASSERT_EQUAL(lifecycle_bundle_state(KEY_STATES), BUNDLE_NONE);
+}
+
 static void test_names(void)
 {
     static const char *const names[KEY_STATES] = {
@@ -124,6 +130,7 @@ int main(void)
         {"states and events that are none", test_out_of_range},
         {"which states are released for which reasons", test_release},
         {"what may be released is legal", test_release_is_legal},
+        {"what a bundle says of each state", test_bundle_states},
         {"names of states", test_names},
         CU_TEST_INFO_NULL,
     };

@@ -443,11 +443,32 @@ static void test_read_errors(void)
     CU_ASSERT_EQUAL(merkle_edge_read(0, read_nothing, NULL, &edge, NULL), 0);
 }
 
+// Over the ends of SHA-256's blocks; libsodium's is another implementation.
+static void test_leaves_of_each_length(void)
+{
+    uint8_t bytes[300 + MERKLE_PADDING];
+    struct merkle_hash expected;
+    for (size_t length = 1; length <= 300; length++) {
+        memset(bytes, 0xa5, sizeof(bytes));
+        bytes[0] = 0;
+        for (size_t i = 1; i < length; i++)
+            bytes[i] = (uint8_t)(i * length);
+        crypto_hash_sha256(expected.bytes, bytes, length);
+        struct merkle_hash leaf = merkle_leaf(bytes + 1, length - 1);
+        CU_ASSERT(same(&leaf, &expected));
+        leaf = merkle_leaf_in_place(bytes, length);
+        CU_ASSERT(same(&leaf, &expected));
+        CU_ASSERT(length + MERKLE_PADDING >= sizeof(bytes) ||
+                  bytes[length + MERKLE_PADDING] == 0xa5);
+    }
+}
+
 int main(void)
 {
     CU_TestInfo tests[] = {
         {"roots of the reference tree", test_reference_roots},
         {"proofs of the reference tree", test_reference_proofs},
+        {"leaves of each length", test_leaves_of_each_length},
         {"edges are those of the definition", test_edges},
         {"inclusion proofs of all small trees", test_inclusion_exhaustively},
         {"consistency proofs of all small trees", test_consistency_exhaustively},

@@ -7,6 +7,7 @@
 
 #include <linux/netlink.h>
 
+#include "datagram.h"
 #include "tap.h"
 #include "tools/applier/netlink.h"
 
@@ -17,41 +18,6 @@
 static const uint8_t KEY[DEVICE_KEY_SIZE] = {0xa0, 1,  2,  3,  4,  5,  6,  7,  8,  9,   10,
                                              11,   12, 13, 14, 15, 16, 17, 18, 19, 20,  21,
                                              22,   23, 24, 25, 26, 27, 28, 29, 30, 0xaf};
-
-// ---- a datagram put together by hand, independently of what is tested ----
-
-struct datagram {
-    _Alignas(8) uint8_t bytes[4096];
-    size_t length;
-    size_t message; // where the last message begins
-};
-
-static void put(struct datagram *d, const void *bytes, size_t length)
-{
-    memcpy(d->bytes + d->length, bytes, length);
-    d->length += length;
-    while (d->length % 4 != 0)
-        d->bytes[d->length++] = 0;
-    uint32_t total = (uint32_t)(d->length - d->message);
-    memcpy(d->bytes + d->message, &total, sizeof total);
-}
-
-static void put_message(struct datagram *d, uint16_t type, uint16_t flags, uint32_t seq,
-                        uint32_t portid)
-{
-    uint32_t zero = 0;
-    d->message = d->length;
-    put(d, &zero, 4);
-    put(d, (const uint16_t[]){type, flags}, 4);
-    put(d, &seq, 4);
-    put(d, &portid, 4);
-}
-
-static void put_attr(struct datagram *d, uint16_t type, const void *bytes, uint16_t length)
-{
-    put(d, (const uint16_t[]){(uint16_t)(length + 4), type}, 4);
-    put(d, bytes, length);
-}
 
 static void put_part(struct datagram *d, uint16_t flags)
 {

@@ -22,7 +22,7 @@
 
 #define HOST       "alpha"
 #define HISTORIES  300
-#define OPERATIONS 120 // tried in each
+#define OPERATIONS 200 // tried in each
 #define DAEMONS    20  // histories that are fed to the projection's thread
 #define SEED       20261126
 
@@ -55,17 +55,24 @@ static void random_bytes(uint8_t *bytes, size_t size)
 // ---- what the next record may be ----
 
 static const enum record_event events[] = {
-    RECORD_KEY_GENERATED,      RECORD_KEY_GENERATED,     RECORD_KEY_IMPORTED,
-    RECORD_KEY_PUBLISHED,      RECORD_KEY_ACTIVATED,     RECORD_KEY_ACTIVATED,
-    RECORD_KEY_DEACTIVATED,    RECORD_KEY_SUSPENDED,     RECORD_KEY_REVOKED,
-    RECORD_KEY_DESTROYING,     RECORD_KEY_DESTROYING,    RECORD_KEY_DESTROYED,
-    RECORD_KEY_DESTROYED,      RECORD_RELEASE_GRANTED,   RECORD_RELEASE_GRANTED,
-    RECORD_RELEASE_GRANTED,    RECORD_RELEASE_APPLIED,   RECORD_RELEASE_FAILED,
-    RECORD_LEASE_EXPIRED,      RECORD_RELEASE_DENIED,    RECORD_APPROVAL_REQUESTED,
-    RECORD_APPROVAL_REQUESTED, RECORD_APPROVAL_GIVEN,    RECORD_APPROVAL_GIVEN,
-    RECORD_APPROVAL_GIVEN,     RECORD_LOG_LOSS_ACCEPTED, RECORD_LOG_SEALED,
-    RECORD_DAEMON_STARTED,     RECORD_DAEMON_STOPPED,    RECORD_POLICY_LOADED,
-    RECORD_LOG_KEY_CHANGED,    RECORD_TOKEN_INITIALISED, RECORD_CLOCK_STEPPED,
+    RECORD_KEY_GENERATED,      RECORD_KEY_GENERATED,      RECORD_KEY_IMPORTED,
+    RECORD_KEY_PUBLISHED,      RECORD_KEY_ACTIVATED,      RECORD_KEY_ACTIVATED,
+    RECORD_KEY_DEACTIVATED,    RECORD_KEY_SUSPENDED,      RECORD_KEY_REVOKED,
+    RECORD_KEY_DESTROYING,     RECORD_KEY_DESTROYING,     RECORD_KEY_DESTROYED,
+    RECORD_KEY_DESTROYED,      RECORD_RELEASE_GRANTED,    RECORD_RELEASE_GRANTED,
+    RECORD_RELEASE_GRANTED,    RECORD_RELEASE_APPLIED,    RECORD_RELEASE_FAILED,
+    RECORD_LEASE_EXPIRED,      RECORD_RELEASE_DENIED,     RECORD_APPROVAL_REQUESTED,
+    RECORD_APPROVAL_REQUESTED, RECORD_APPROVAL_GIVEN,     RECORD_APPROVAL_GIVEN,
+    RECORD_APPROVAL_GIVEN,     RECORD_LOG_LOSS_ACCEPTED,  RECORD_LOG_SEALED,
+    RECORD_DAEMON_STARTED,     RECORD_DAEMON_STOPPED,     RECORD_POLICY_LOADED,
+    RECORD_LOG_KEY_CHANGED,    RECORD_TOKEN_INITIALISED,  RECORD_CLOCK_STEPPED,
+    RECORD_KEY_RESUMED,        RECORD_KEY_REFRESHED,      RECORD_KEY_PUBLISHED,
+    RECORD_ROTATION_STARTED,   RECORD_ROTATION_STARTED,   RECORD_ROTATION_STARTED,
+    RECORD_ROTATION_CONFIRMED, RECORD_ROTATION_CONFIRMED, RECORD_ROTATION_ROLLED_BACK,
+    RECORD_PEER_STAGED,        RECORD_PEER_STAGED,        RECORD_PEER_MOVED,
+    RECORD_PEER_MOVED,         RECORD_PEER_RETIRED,       RECORD_PEER_LATE,
+    RECORD_PEER_ACKNOWLEDGED,  RECORD_NOTE_REJECTED,      RECORD_REGISTRY_STALE,
+    RECORD_REGISTRY_FRESH,     RECORD_DRIFT_FOUND,        RECORD_DRIFT_CLEARED,
 };
 #define EVENTS (sizeof(events) / sizeof(*events))
 
@@ -99,9 +106,23 @@ static void fill_new_key(struct record *r, const struct state *state)
     random_bytes(r->public_key, sizeof(r->public_key));
 }
 
+static const struct rotation *some_rotation(const struct state *state)
+{
+    const struct rotations *rotations = state_rotations(state);
+    return rotations->count > 0 ? &rotations->items[below((uint32_t)rotations->count)] : NULL;
+}
+
 static void fill_grant(struct record *r, const struct state *state)
 {
     fill_some_key(r, state);
+    const struct rotation *rotation = some_rotation(state);
+    const struct state_key *key =
+        rotation != NULL ? state_key_find(state, rotation->key, rotation->generation) : NULL;
+    if (key != NULL && below(3) == 0) { // what a rotation leads to
+        memcpy(r->key, key->name, sizeof(r->key));
+        memcpy(r->public_key, key->public_key, sizeof(r->public_key));
+        r->generation = key->generation;
+    }
     fill_actor(r);
     random_hex(r->lease);
     r->reason = 1 + below(REASONS - 1);
@@ -189,6 +210,74 @@ static void fill_carried_out(struct record *r, const struct state *state)
     r->expires_us = 0;
 }
 
+// About the key that a rotation is of, mostly, so that what is open ends.
+static void fill_rotated_key(struct record *r, const struct state *state)
+{
+    static const char *const tickets[] = {"", "CHG-7", "the 7th  of May ", "-", "a\nkey b"};
+    const struct rotation *rotation = below(4) > 0 ? some_rotation(state) : NULL;
+    fill_some_key(r, state);
+    memset(r->public_key, 0, sizeof(r->public_key));
+    if (rotation != NULL) {
+        memcpy(r->key, rotation->key, sizeof(r->key));
+        r->generation = rotation->generation;
+    }
+    const struct state_key *next = state_key_pre_active(state, r->key);
+    if (r->event == RECORD_ROTATION_STARTED) {
+        r->reason = below(8) > 0 ? REASON_ROTATION : below(REASONS);
+        snprintf(r->ticket, sizeof(r->ticket), "%s", tickets[below(5)]);
+        r->generation = next != NULL ? next->generation : r->generation;
+    }
+    if (r->event == RECORD_KEY_SUSPENDED || r->event == RECORD_KEY_RESUMED)
+        r->generation = below(8) > 0 ? 0 : r->generation;
+    if (r->event == RECORD_KEY_REFRESHED && rotation != NULL) {
+        r->generation = rotation->bundle_generation;
+        memcpy(r->sha256, rotation->bundle_sha256, sizeof(r->sha256));
+    }
+}
+
+static void fill_bundle(struct record *r, const struct state *state)
+{
+    fill_some_key(r, state);
+    const struct state_key *key = state_key_find(state, r->key, r->generation);
+    const struct rotation *rotation = rotations_find(state_rotations(state), r->key);
+    r->bundle_state = key != NULL ? lifecycle_bundle_state(key->state) : below(BUNDLE_STATES);
+    r->not_before_us = r->time_us;
+    r->not_after_us = r->time_us + below(8);
+    if (below(2) == 0) {
+        snprintf(r->address, sizeof(r->address), "10.0.0.%u", below(300));
+        r->port = below(70000);
+        random_bytes(r->receive_key, sizeof(r->receive_key));
+    }
+    if (rotation != NULL && below(8) > 0)
+        memcpy(r->previous, rotation->bundle_sha256, sizeof(r->previous));
+}
+
+// A step with a generation that is known or the next one, whose public key follows from its number.
+static void fill_peer(struct record *r, const struct state *state)
+{
+    static const char *const hosts[] = {"beta", "gamma.example", "Delta"};
+    const struct peers *peers = state_peers(state);
+    fill_some_key(r, state);
+    memset(r->public_key, 0, sizeof(r->public_key));
+    r->generation = 0;
+    snprintf(r->peer, sizeof(r->peer), "%s", hosts[below(8) == 0 ? 2 : below(2)]);
+    snprintf(r->peer_key, sizeof(r->peer_key), "wg%u", below(2));
+    r->peer_generation = below(12) == 0 ? UINT64_MAX : 1 + below(5);
+    if (peers->count > 0 && below(4) > 0) {
+        const struct peer *peer = &peers->items[below((uint32_t)peers->count)];
+        memcpy(r->key, peer->key, sizeof(r->key));
+        memcpy(r->peer, peer->host, sizeof(r->peer));
+        memcpy(r->peer_key, peer->peer_key, sizeof(r->peer_key));
+        r->peer_generation = peer->generation + below(3);
+    }
+    memset(r->peer_public_key, (int)(1 + r->peer_generation % 250), sizeof(r->peer_public_key));
+    r->peer_public_key[0] += below(16) == 0;
+    r->peer_state = r->event == RECORD_PEER_ACKNOWLEDGED ? below(PEER_STATES) : 0;
+    if (r->event == RECORD_PEER_STAGED && below(16) > 0)
+        for (int i = 0; i < 2; i++)
+            random_hex(r->move_sha256 + 32 * i);
+}
+
 static void fill_vkeys(struct record *r)
 {
     snprintf(r->log_vkey, sizeof(r->log_vkey), "log+%u", below(1000));
@@ -224,6 +313,24 @@ static void fill_event(struct record *r, const struct state *state)
     case RECORD_KEY_DESTROYING:
     case RECORD_LOG_LOSS_ACCEPTED:
         fill_carried_out(r, state);
+        return;
+    case RECORD_KEY_PUBLISHED:
+        fill_bundle(r, state);
+        return;
+    case RECORD_KEY_SUSPENDED:
+    case RECORD_KEY_RESUMED:
+    case RECORD_KEY_REFRESHED:
+    case RECORD_ROTATION_STARTED:
+    case RECORD_ROTATION_CONFIRMED:
+    case RECORD_ROTATION_ROLLED_BACK:
+        fill_rotated_key(r, state);
+        return;
+    case RECORD_PEER_STAGED:
+    case RECORD_PEER_MOVED:
+    case RECORD_PEER_RETIRED:
+    case RECORD_PEER_LATE:
+    case RECORD_PEER_ACKNOWLEDGED:
+        fill_peer(r, state);
         return;
     case RECORD_DAEMON_STOPPED:
     case RECORD_LOG_SEALED:

@@ -578,6 +578,30 @@ static void test_mutations(void)
     CU_ASSERT(accepted > 1000); // many a change within a text is another record
 }
 
+// A record that is filled again holds nothing of the line before, which may have failed anywhere.
+static void test_one_after_the_other(void)
+{
+    static struct record next;
+    size_t used = sizeof(next);
+    char text[RECORD_LINE_MAX + 2];
+    memset(&next, 0x55, sizeof(next));
+    for (int i = 0; i < 20000; i++) {
+        struct record record = random_record(), alone;
+        const char *encoded = i % 7 == 0 ? whole_line : encode(&record);
+        CU_ASSERT_PTR_NOT_NULL_FATAL(encoded);
+        size_t length = strlen(strcpy(text, encoded));
+        if (i % 3 == 0)
+            length = mutate(text, length);
+        int result = record_parse(&alone, text, length, NULL);
+        CU_ASSERT_EQUAL(record_parse_next(&next, &used, text, length, NULL), result);
+        CU_ASSERT_EQUAL(memcmp(&next, &alone, sizeof(next)), 0);
+    }
+    CU_ASSERT_EQUAL(record_parse_next(&next, &used, text, RECORD_LINE_MAX + 1, NULL), -1);
+    CU_ASSERT_EQUAL(record_parse_next(&next, &used, HEAD "}", strlen(HEAD "}"), NULL), 0);
+    struct record expected = minimal();
+    CU_ASSERT_EQUAL(memcmp(&next, &expected, sizeof(next)), 0);
+}
+
 // ---- names, time, text ----
 
 static void test_names(void)
@@ -693,6 +717,7 @@ int main(void)
         {"room for the line", test_room},
         {"random records come back", test_round_trip},
         {"a changed line is refused, or is another record's own", test_mutations},
+        {"one line after the other into one record", test_one_after_the_other},
         {"names of events, reasons and purposes", test_names},
         {"times", test_time_values},
         {"times that are none", test_time_refused},

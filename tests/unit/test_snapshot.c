@@ -18,18 +18,26 @@
 
 #define HEAD                                                                                       \
     "custody state v1\nsize 99\ntime " T1 "\nhost alpha\nlog-vkey log+1\nhost-vkey host+1\n"
-#define KEY_A1    "key a 1 deactivated wireguard-private " K1 " " T0 " " T0 " " T1 " 3 " T1 "\n"
-#define KEY_A2    "key a 2 active wireguard-private " K2 " " T0 " " T1 " - 0 -\n"
-#define KEY_A10   "key a 10 pre-active - " K2 " " T0 " - - 0 -\n"
-#define KEY_B1    "key b 1 destroyed preshared " K1 " " T0 " - - 18446744073709551615 " T1 "\n"
-#define LEASE_1   "lease 01 a 2 9 " T1 " 0 4294967295\n"
-#define LEASE_2   "lease 00 b 1 10 " T0 " 1000 1\n"
-#define REQUEST_1 "request 0a key.destroy a 2 7 " T0 " " T1 " 0 - 0 -\n"
-#define REQUEST_2 "request 0b log.accept-loss - 0 0 " T0 " - 120 " K1 " 90 " K2 "\n"
-#define GIVEN_1   "approval " D1 " 7 Ann of the first shift\n"
-#define GIVEN_2   "approval - 8 bob\n"
+#define KEY_A1  "key a 1 deactivated wireguard-private " K1 " " T0 " " T0 " " T1 " 3 " T1 "\n"
+#define KEY_A2  "key a 2 active wireguard-private " K2 " " T0 " " T1 " - 0 -\n"
+#define KEY_A10 "key a 10 pre-active - " K2 " " T0 " - - 0 -\n"
+#define KEY_B1  "key b 1 destroyed preshared " K1 " " T0 " - - 18446744073709551615 " T1 "\n"
+#define ROTATION_A                                                                                 \
+    "rotation a 10 OPERATOR " T1 " " T0 " 4294967295 2 - 2 active " D1 " CHG-7 of  today \n"
+#define ROTATION_B "rotation b 0 - - - 0 0 " T1 " 0 - - -\n"
+#define PEER_1     "peer a beta wg1 9 staged " K1 " " T0 " " T0 " -\n"
+#define PEER_2     "peer a beta wg1 10 moved " K2 " - " T1 " -\n"
+#define PEER_3     "peer a beta wg1 11 retired " K1 " - - " T1 "\n"
+#define PEER_4     "peer a gamma.example wg1 18446744073709551615 moved " K2 " - " T1 " -\n"
+#define LEASE_1    "lease 01 a 2 9 " T1 " 0 4294967295\n"
+#define LEASE_2    "lease 00 b 1 10 " T0 " 1000 1\n"
+#define REQUEST_1  "request 0a key.destroy a 2 7 " T0 " " T1 " 0 - 0 -\n"
+#define REQUEST_2  "request 0b log.accept-loss - 0 0 " T0 " - 120 " K1 " 90 " K2 "\n"
+#define GIVEN_1    "approval " D1 " 7 Ann of the first shift\n"
+#define GIVEN_2    "approval - 8 bob\n"
 #define WHOLE                                                                                      \
-    HEAD KEY_A1 KEY_A2 KEY_A10 KEY_B1 LEASE_1 LEASE_2 REQUEST_1 GIVEN_1 GIVEN_2 REQUEST_2 GIVEN_2
+    HEAD KEY_A1 KEY_A2 KEY_A10 KEY_B1 ROTATION_A ROTATION_B PEER_1 PEER_2 PEER_3 PEER_4 LEASE_1    \
+        LEASE_2 REQUEST_1 GIVEN_1 GIVEN_2 REQUEST_2 GIVEN_2
 
 static const char whole[] = WHOLE;
 static const char empty[] = "custody state v1\nsize 0\ntime -\nhost -\nlog-vkey -\nhost-vkey -\n";
@@ -80,6 +88,17 @@ static void test_whole(void)
     CU_ASSERT_EQUAL(key->public_key[31], 1);
     CU_ASSERT_EQUAL(key->released_us - key->activated_us, 1250000);
     CU_ASSERT_EQUAL(state_key_active(state, "a")->generation, 2);
+    const struct rotation *rotation = rotations_open(state_rotations(state), "a");
+    CU_ASSERT_PTR_NOT_NULL_FATAL(rotation);
+    CU_ASSERT_STRING_EQUAL(rotation->ticket, "CHG-7 of  today ");
+    CU_ASSERT(rotation->generation == 10 && rotation->confirmed == 2);
+    CU_ASSERT_EQUAL(rotation->failures, UINT32_MAX);
+    CU_ASSERT_EQUAL(rotation->started_us - rotation->ended_us, 1250000);
+    CU_ASSERT_EQUAL(rotation->bundle_state, BUNDLE_ACTIVE);
+    CU_ASSERT_STRING_EQUAL(rotation->bundle_sha256, D1);
+    CU_ASSERT(rotations_find(state_rotations(state), "b")->suspended_us != 0);
+    CU_ASSERT_EQUAL(state_peers(state)->count, 4);
+    CU_ASSERT_EQUAL(peers_current(state_peers(state), "a", "beta", "wg1")->generation, 10);
     CU_ASSERT_EQUAL(state_leases(state), 2);
     CU_ASSERT_EQUAL(state_lease_first(state)->pid, UINT32_MAX);
     CU_ASSERT_EQUAL(state_lease_find(state, "00")->seq, 10);
@@ -132,6 +151,16 @@ static void test_other_orders(void)
     refuses("a lease before its key", HEAD LEASE_1 KEY_A2);
     refuses("a lease of no key", HEAD KEY_A1 LEASE_1);
     refuses("a key after the leases", HEAD KEY_A2 LEASE_1 KEY_B1);
+    refuses("a rotation before its key", HEAD ROTATION_A KEY_A1 KEY_A2 KEY_A10);
+    refuses("a rotation of no key", HEAD KEY_A1 ROTATION_B);
+    refuses("a rotation to no generation", HEAD KEY_A1 KEY_A2 ROTATION_A);
+    refuses("rotations out of order", HEAD KEY_A1 KEY_A2 KEY_A10 KEY_B1 ROTATION_B ROTATION_A);
+    refuses("a rotation twice", HEAD KEY_B1 ROTATION_B ROTATION_B);
+    refuses("peers out of order", HEAD KEY_A2 PEER_2 PEER_1);
+    refuses("generations of peers in the order of their digits", HEAD KEY_A2 PEER_3 PEER_1);
+    refuses("a peer twice", HEAD KEY_A2 PEER_1 PEER_1);
+    refuses("a peer before the rotations", HEAD KEY_B1 PEER_1 ROTATION_B);
+    refuses("a lease before the peers", HEAD KEY_A2 LEASE_1 PEER_1);
     refuses("a request before the leases", HEAD KEY_A2 REQUEST_1 LEASE_1);
     refuses("an approval of nothing", HEAD KEY_A2 GIVEN_1);
     refuses("a head later", KEY_A1 HEAD);
@@ -167,6 +196,17 @@ static void test_other_forms(void)
             HEAD "key a 2 active - " K2 " 2026-11-22T10:00:00Z - - 0 -\n");
     refuses("1970 in place of absent",
             HEAD "key a 2 active - " K2 " " T0 " 1970-01-01T00:00:00.000000Z - 0 -\n");
+    refuses("a rotation to what has ended",
+            HEAD KEY_A1 "rotation a 1 ROTATION " T1 " - 0 0 - 0 - - -\n");
+    refuses("a rotation that is held",
+            HEAD KEY_A10 "rotation a 10 ROTATION " T1 " - 0 0 " T1 " 0 - - -\n");
+    refuses("no such bundle state", HEAD KEY_B1 "rotation b 0 - - - 0 0 - 1 gone " D1 " -\n");
+    refuses("a short digest", HEAD KEY_B1 "rotation b 0 - - - 0 0 - 1 active abcd -\n");
+    refuses("no ticket", HEAD KEY_B1 "rotation b 0 - - - 0 0 - 0 - -\n");
+    refuses("two with the allowed-ips",
+            HEAD KEY_A2 PEER_2 "peer a beta wg1 12 moved " K2 " - " T1 " -\n");
+    refuses("a peer in no state", HEAD KEY_A2 "peer a beta wg1 9 - " K1 " - - -\n");
+    refuses("no host", HEAD KEY_A2 "peer a - wg1 9 staged " K1 " - - -\n");
     refuses("a lease from the future", HEAD KEY_A2 "lease 01 a 2 99 " T1 " 0 1\n");
     refuses("no such operation", HEAD KEY_A2 "request 0a key.copy a 2 7 " T0 " " T1 " 0 - 0 -\n");
 }

@@ -121,6 +121,13 @@ static void digest(const struct state *state, uint8_t out[32])
                                   sizeof(struct state_key));
     for (const struct state_lease *l = state_lease_first(state); l != NULL; l = state_lease_next(l))
         crypto_generichash_update(&hash, (const uint8_t *)l, sizeof(*l));
+    const struct rotations *rotations = state_rotations(state);
+    for (size_t i = 0; i < rotations->count; i++)
+        crypto_generichash_update(&hash, (const uint8_t *)&rotations->items[i],
+                                  sizeof(struct rotation));
+    const struct peers *peers = state_peers(state);
+    for (size_t i = 0; i < peers->count; i++)
+        crypto_generichash_update(&hash, (const uint8_t *)&peers->items[i], sizeof(struct peer));
     crypto_generichash_final(&hash, out, 32);
 }
 
@@ -625,20 +632,86 @@ static void check_invariants(const struct state *state, size_t open)
     CU_ASSERT_EQUAL(state_leases(state), open);
 }
 
+// A rotation that is open leads to a generation that can still become active, or has; nobody holds
+// its key.
+static void check_rotations(const struct state *state)
+{
+    for (size_t i = 0; i < state_rotations(state)->count; i++) {
+        const struct rotation *rotation = &state_rotations(state)->items[i];
+        CU_ASSERT_PTR_EQUAL(rotations_find(state_rotations(state), rotation->key), rotation);
+        CU_ASSERT_EQUAL(rotation->bundle_generation != 0, rotation->bundle_sha256[0] != '\0');
+        if (rotation->generation == 0)
+            continue;
+        const struct state_key *key = state_key_find(state, rotation->key, rotation->generation);
+        CU_ASSERT(key != NULL && (key->state == KEY_PRE_ACTIVE || key->state == KEY_ACTIVE));
+        CU_ASSERT(rotation->suspended_us == 0 && rotation->started_us != 0);
+    }
+}
+
+// At most one of a counterpart's generations has the allowed-ips, and none of those that are
+// retired is below it.
+static void check_peers(const struct state *state)
+{
+    const struct peers *peers = state_peers(state);
+    for (size_t i = 0; i < peers->count; i++) {
+        const struct peer *peer = &peers->items[i];
+        const struct peer *current = peers_current(peers, peer->key, peer->host, peer->peer_key);
+        CU_ASSERT_PTR_EQUAL(
+            peers_find(peers, peer->key, peer->host, peer->peer_key, peer->generation), peer);
+        CU_ASSERT(peer->state != PEER_MOVED || peer == current);
+        CU_ASSERT((peer->state == PEER_RETIRED) == (peer->retired_us != 0));
+    }
+}
+
+// What makes the record one about a key as a whole, or about a counterpart's.
+static void fill_rotation(struct record *r, const struct state *state)
+{
+    static const char *const peers[] = {"beta", "gamma"};
+    const struct rotation *rotation = rotations_find(state_rotations(state), r->key);
+    const struct state_key *key = state_key_find(state, r->key, r->generation);
+    if (r->event == RECORD_KEY_SUSPENDED || r->event == RECORD_KEY_RESUMED)
+        r->generation = 0;
+    if (rotation != NULL && rotation->generation != 0 && random_below(2) &&
+        (r->event == RECORD_ROTATION_CONFIRMED || r->event == RECORD_ROTATION_ROLLED_BACK))
+        r->generation = rotation->generation;
+    if (r->event == RECORD_ROTATION_STARTED)
+        r->reason = REASON_ROTATION;
+    if (r->event == RECORD_KEY_PUBLISHED) {
+        r->bundle_state = key != NULL && random_below(8) ? lifecycle_bundle_state(key->state) : 1;
+        r->not_after_us = r->time_us;
+        if (rotation != NULL && random_below(8))
+            strcpy(r->previous, rotation->bundle_sha256);
+    }
+    if (r->event == RECORD_KEY_REFRESHED && rotation != NULL) {
+        r->generation = rotation->bundle_generation;
+        strcpy(r->sha256, rotation->bundle_sha256);
+    }
+    if (r->event < RECORD_PEER_STAGED || r->event > RECORD_PEER_ACKNOWLEDGED)
+        return;
+    strcpy(r->peer, peers[random_below(2)]);
+    strcpy(r->peer_key, "wg0");
+    r->peer_generation = 1 + random_below(4) + r->seq / 50; // they rise with time
+    memset(r->peer_public_key, (int)(1 + r->peer_generation), sizeof(r->peer_public_key));
+    r->peer_state = random_below(PEER_STATES);
+    if (r->event == RECORD_PEER_STAGED)
+        memset(r->move_sha256, 'a', 64);
+}
+
 static struct record random_record(const struct state *state)
 {
     static const char *const keys[] = {"a", "b", "bb"};
     char lease[8];
     const char *key = keys[random_below(3)];
     enum record_event event =
-        RECORD_KEY_GENERATED + random_below(RECORD_APPROVAL_REQUESTED - RECORD_KEY_GENERATED);
+        RECORD_KEY_GENERATED + random_below(RECORD_EVENTS - RECORD_KEY_GENERATED);
     uint64_t highest = state_key_highest(state, key);
     uint64_t generation = highest + 2 > 3 ? highest + 2 - random_below(4) : 1 + random_below(3);
     snprintf(lease, sizeof(lease), "%02x", random_below(8));
     // Half of the outcomes are of a lease that is open.
     const struct state_lease *open = state_lease_first(state);
     struct record r = key_record(state, event, key, generation, lease);
-    if (open != NULL && event >= RECORD_RELEASE_APPLIED && random_below(2)) {
+    if (open != NULL && event >= RECORD_RELEASE_APPLIED && event <= RECORD_LEASE_EXPIRED &&
+        random_below(2)) {
         strcpy(r.key, open->key);
         strcpy(r.lease, open->lease);
         r.generation = open->generation;
@@ -646,6 +719,7 @@ static struct record random_record(const struct state *state)
     if (r.reason == REASON_BOOT && random_below(2))
         r.reason = REASON_ROLLBACK;
     r.time_us += random_below(8);
+    fill_rotation(&r, state);
     return r;
 }
 
@@ -658,7 +732,7 @@ static void test_random(void)
         CU_ASSERT_PTR_NOT_NULL_FATAL(state);
         struct record r = next_record(state, RECORD_TOKEN_INITIALISED);
         must(state, &r);
-        for (int i = 0; i < 500; i++) {
+        for (int i = 0; i < 1000; i++) {
             uint8_t before[32], after[32];
             r = random_record(state);
             digest(state, before);
@@ -674,13 +748,19 @@ static void test_random(void)
             open -= r.event == RECORD_RELEASE_APPLIED || r.event == RECORD_RELEASE_FAILED ||
                     r.event == RECORD_LEASE_EXPIRED;
             check_invariants(state, open);
+            check_rotations(state);
+            check_peers(state);
         }
         state_free(state);
     }
     CU_ASSERT(applied > 2000);
     // Each kind of event has had its turn, or the test has seen less than it says.
-    for (unsigned e = RECORD_KEY_GENERATED; e < RECORD_APPROVAL_REQUESTED; e++)
-        CU_ASSERT(count[e] > 0);
+    for (unsigned e = RECORD_KEY_GENERATED; e < RECORD_EVENTS; e++) {
+        bool approval = e >= RECORD_APPROVAL_REQUESTED && e <= RECORD_LOG_LOSS_ACCEPTED;
+        CU_ASSERT(count[e] > 0 || approval);
+        if (count[e] == 0 && !approval)
+            printf("# %s never came\n", record_event_name(e));
+    }
 }
 
 static void test_many_leases(void)

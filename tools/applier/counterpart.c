@@ -78,6 +78,8 @@ static uint64_t want_known(struct wanted *wanted, const struct counterpart *coun
     uint64_t highest = 0;
     if (fresh != 0)
         want(wanted, fresh);
+    if (counterpart->seen.time_us != 0)
+        want(wanted, counterpart->seen.generation);
     for (size_t i = view->peer_count; i > 0; i--) {
         const struct custody_peer *peer = &view->peers[i - 1];
         if (strcmp(peer->host, counterpart->host) != 0 || strcmp(peer->key, counterpart->key) != 0)

@@ -252,7 +252,7 @@ void counterparts_tell_refusals(struct tended *tended, const struct tended_peer 
         char detail[DETAIL_MAX + 1];
         if (refusal->told)
             continue;
-        snprintf(detail, sizeof detail, "%s: %s: %s", refusal_kind_name(refusal->kind),
+        snprintf(detail, sizeof detail, "%s: %.100s: %.300s", refusal_kind_name(refusal->kind),
                  refusal->path, refusal->message);
         tended_tell(tended, "%s: a note is refused: %s", peer->setup->host, detail);
         if (tended->world->custody != NULL)
@@ -293,7 +293,9 @@ static int tend(struct tended *tended, struct tended_peer *peer, const char **yi
                 struct error *err)
 {
     struct plan plan;
-    int rc = look_at(tended, peer, err); // what the registry does not say, the log may
+    int rc = 0; // what the registry does not say, the log may
+    if (peer->look && (rc = look_at(tended, peer, err)) == 0)
+        peer->look = false;
     if (peer->unrecorded_generation != 0) {
         // The plan must not undo what the log does not know of.
         tended->dirty = true;
@@ -438,8 +440,10 @@ static int take_over(struct tended *tended, struct tended_peer *peer, uint64_t g
         memcpy(peer->unrecorded_key, there->public_key, DEVICE_KEY_SIZE);
         tended->dirty = true; // the pass after this has it recorded
     }
-    if (generation == peer->answered_generation)
+    if (generation == peer->answered_generation) {
         tell_moved(tended, peer, generation);
+        tended->hot_until_ms = 0;
+    }
     return 0;
 }
 

@@ -215,8 +215,11 @@ enum cutover_outcome cutover_run(struct cutover *cutover, const uint8_t *private
     if (set_keepalives(cutover, NULL, 0, err) != 0 || note_handshakes(cutover, err) != 0)
         return CUTOVER_NOT_BEGUN;
     int64_t begun = device_now_ms();
-    if (cutover->hold != NULL && hold_begin(cutover->hold, err) != 0)
+    hold_guard_tell(cutover->guard, true);
+    if (cutover->hold != NULL && hold_begin(cutover->hold, err) != 0) {
+        hold_guard_tell(cutover->guard, false);
         return CUTOVER_NOT_BEGUN;
+    }
     if (set_keepalives(cutover, private_key, KEEPALIVE_FORCES, err) != 0) {
         // It may be set all the same: only setting the one before makes that sure.
         return CUTOVER_NOT_CONFIRMED;
@@ -249,8 +252,10 @@ void cutover_let_go(struct cutover *cutover)
     struct error err;
     // A failure leaves the interface held: so it is tried until it works, or the interface is gone.
     for (int attempt = 0; cutover->hold != NULL && attempt < 100; attempt++) {
-        if (hold_end(cutover->hold, &err) == 0 || err.code == ERROR_NOT_FOUND)
+        if (hold_end(cutover->hold, &err) == 0 || err.code == ERROR_NOT_FOUND) {
+            hold_guard_tell(cutover->guard, false);
             return;
+        }
         wait_ms(cutover, 10);
     }
 }

@@ -15,6 +15,7 @@
 
 #include "device.h"
 #include "hold.h"
+#include "hold_guard.h"
 #include "moves.h"
 
 // A counterpart that the rotation waits for.
@@ -33,8 +34,9 @@ struct cutover_peer {
 
 struct cutover {
     struct device *device;
-    struct hold *hold;   // NULL: nothing is held ("poll")
-    struct moves *moves; // NULL: no move datagrams
+    struct hold *hold;        // NULL: nothing is held ("poll")
+    struct hold_guard *guard; // told of it; may be NULL
+    struct moves *moves;      // NULL: no move datagrams
     const char *own_host, *own_key;
     uint64_t generation; // that takes over
     int deadline_ms;     // from the new key's setting to its confirmation

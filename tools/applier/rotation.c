@@ -148,20 +148,26 @@ static int take_acknowledgement(struct tended *tended, struct tended_peer *peer,
     return rc;
 }
 
-// 1 when all that are required have acknowledged, 0 when not yet, -1 on failure. `missing` names
-// one that has not.
+// Whether all that are required have acknowledged: 0; 1 with `missing` naming one that has not; -1
+// on failure.
 static int all_acknowledged(struct tended *tended, const char **missing, struct error *err)
 {
-    int rc = 1;
+    int rc = 0;
     *missing = NULL;
     for (size_t i = 0; i < tended->peer_count; i++) {
         struct tended_peer *peer = &tended->peers[i];
-        if (take_acknowledgement(tended, peer, err) != 0)
+        if (!peer->acknowledged && take_acknowledgement(tended, peer, err) != 0)
             rc = -1;
         if (peer->required && !peer->acknowledged)
             *missing = peer->setup->host;
     }
-    return *missing != NULL && rc == 1 ? 0 : rc;
+    if (*missing != NULL || rc != 0)
+        return rc != 0 ? -1 : 1;
+    // One that was started again since has another secret, and has acknowledged anew.
+    for (size_t i = 0; i < tended->peer_count; i++)
+        if (tended->peers[i].required && take_acknowledgement(tended, &tended->peers[i], err) != 0)
+            return -1;
+    return 0;
 }
 
 // ---- cutting over ----
@@ -192,6 +198,7 @@ static int attempt_make(struct attempt *attempt, struct tended *tended, struct e
     }
     cutover->device = tended->device;
     cutover->hold = tended->hold;
+    cutover->guard = tended->guard;
     cutover->moves = tended->moves;
     cutover->own_host = tended->world->own_host;
     cutover->own_key = tended->setup->key;
@@ -356,7 +363,7 @@ int rotation_go_on(struct tended *tended, const char *yield, struct error *err)
     }
     struct error why = {.code = ERROR_OK};
     int rc = all_acknowledged(tended, &missing, &why);
-    if (rc == 0) {
+    if (rc > 0) {
         snprintf(why.message, sizeof why.message, "%s has not acknowledged the new key", missing);
         return again_or_end(tended, &why, err);
     }
@@ -371,7 +378,7 @@ int rotation_go_on(struct tended *tended, const char *yield, struct error *err)
         return -1;
     rc = cut_over(&attempt, &why);
     attempt_free(&attempt);
-    if (rc == 0 || tended->rotation == 0)
+    if (rc == 0 || tended->rotation == 0) // ended, one way or the other
         return 0;
     return again_or_end(tended, &why, err);
 }
@@ -388,6 +395,7 @@ int rotation_take_over(struct tended *tended, struct error *err)
     if (attempt_make(&attempt, tended, err) != 0)
         return -1;
     attempt.cutover.hold = NULL; // nothing is held: the traffic flows as it can
+    attempt.cutover.guard = NULL;
     int rc = cutover_probe(&attempt.cutover, TAKE_OVER_MS, &why);
     tended->settle_ms = device_now_ms() + SETTLE_MS;
     if (rc == 0)

@@ -280,11 +280,11 @@ static void take_signals(struct server *server)
     }
 }
 
-// A registry's word about one folder may concern any interface: a look at it costs little.
 static void changed(const char *folder, void *context)
 {
-    (void)folder;
-    mark_all(context);
+    struct server *server = context;
+    for (size_t i = 0; i < server->count; i++)
+        tended_changed(server->tended[i], folder);
 }
 
 static void take_registry(struct server *server)
@@ -298,7 +298,7 @@ static void take_registry(struct server *server)
     if (!rescan)
         return;
     server->rescan_ms = device_now_ms() + server->setup->rescan_s * INT64_C(1000);
-    mark_all(server);
+    changed(NULL, server);
 }
 
 // ---- the loop ----

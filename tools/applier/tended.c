@@ -67,6 +67,7 @@ int64_t tended_grace_us(const struct tended *tended)
 static int make_peer(struct tended_peer *peer, const struct setup_peer *setup, struct error *err)
 {
     peer->setup = setup;
+    peer->look = true;
     peer->counterpart = counterpart_new(setup->host, setup->key);
     peer->acknowledgements = acknowledgements_new(setup->host, setup->key);
     peer->psk.reader = psk_notes_new(setup->host, setup->key);
@@ -106,12 +107,14 @@ static void close_interface(struct tended *tended)
 {
     struct error err;
     moves_close(tended->moves);
+    hold_guard_stop(tended->guard);
     if (hold_close(tended->hold, &err) != 0 && err.code != ERROR_NOT_FOUND)
         tended_say(tended, &err);
     device_view_free(tended->there);
     device_close(tended->device);
     tended->moves = NULL;
     tended->hold = NULL;
+    tended->guard = NULL;
     tended->there = NULL;
     tended->device = NULL;
     tended->present = false;
@@ -150,11 +153,17 @@ static void open_hold(struct tended *tended)
         tended->hold = NULL;
         error_prefix(&err, "packets cannot be held: a rotation may lose a few");
         tended_say(tended, &err);
-    } else if (hold_attached_now(tended->hold)) {
+        return;
+    }
+    if (hold_attached_now(tended->hold)) {
         tended_tell(tended,
                     "qdisc %s attached to hold packets with (custody-applier up, before there is "
                     "traffic, loses none)",
                     hold_kind_name(hold_kind(tended->hold)));
+    }
+    if (hold_guard_start(&tended->guard, tended->setup->name, &err) != 0) {
+        tended->guard = NULL;
+        tended_say(tended, &err);
     }
 }
 
@@ -349,4 +358,17 @@ void tended_datagrams(struct tended *tended)
     union device_endpoint from;
     while (tended->moves != NULL && moves_take(tended->moves, &move, &from) == 1)
         counterparts_datagram(tended, &move, &from);
+}
+
+void tended_changed(struct tended *tended, const char *folder)
+{
+    char theirs[REGISTRY_PATH_MAX + 1];
+    tended->dirty = true; // our own notes may be what changed
+    for (size_t i = 0; i < tended->peer_count; i++) {
+        struct tended_peer *peer = &tended->peers[i];
+        if (folder != NULL)
+            registry_folder(theirs, peer->setup->host, peer->setup->key);
+        if (folder == NULL || strcmp(theirs, folder) == 0)
+            peer->look = true;
+    }
 }

@@ -15,6 +15,7 @@
 #include "custody.h"
 #include "device.h"
 #include "hold.h"
+#include "hold_guard.h"
 #include "moves.h"
 #include "plan.h"
 #include "psk_notes.h"
@@ -58,6 +59,7 @@ struct tended_peer {
     struct counterpart *counterpart;
     struct acknowledgements *acknowledgements;
     struct counterpart_says says;
+    bool look; // its notes may have changed
     bool stale_told;
     // Its next key, on our interface.
     uint64_t answered_generation;      // staged and acknowledged by this process; 0 = none
@@ -92,6 +94,7 @@ struct tended {
     struct device_identity identity;
     struct device *device;
     struct hold *hold;
+    struct hold_guard *guard;
     struct moves *moves;
     struct device_view *there;     // as it was read last
     uint8_t ours[DEVICE_KEY_SIZE]; // the public key set last by this process
@@ -127,6 +130,8 @@ void tended_pass(struct tended *tended);
 void tended_follow(struct tended *tended);
 // Takes what datagrams have come.
 void tended_datagrams(struct tended *tended);
+// The registry has something new: in that folder; NULL: anywhere.
+void tended_changed(struct tended *tended, const char *folder);
 
 // For people: to the journal, unless it was the last thing said.
 void tended_say(struct tended *tended, const struct error *err);

@@ -13,8 +13,9 @@
 #include <unistd.h>
 
 #include "audit.h"
+#include "dir_argument.h"
 #include "head.h"
-#include "log_reader.h"
+#include "log_walk.h"
 #include "merkle.h"
 #include "record.h"
 #include "tile.h"
@@ -129,34 +130,14 @@ static int write_entry(struct export *export, const struct segment_line *line, s
     return finish(bundle, "a bundle of entries", err);
 }
 
-static int write_record(struct export *export, const struct segment_line *line, struct error *err)
+static int write_record(void *context, const struct segment_line *line, struct error *err)
 {
+    struct export *export = context;
     struct merkle_hash leaf = merkle_leaf(line->text, line->length);
     if (write_entry(export, line, err) != 0)
         return -1;
     merkle_edge_append(&export->edge, &leaf);
     return tile_edge_append(&export->tiles, &leaf, on_full_tile, export, err);
-}
-
-static int write_records(struct export *export, struct log_reader *reader, struct error *err)
-{
-    struct log_item item;
-    int got = 0;
-    while (export->edge.size < export->size && (got = log_reader_next(reader, &item, err)) > 0) {
-        if (item.kind == LOG_UNREADABLE)
-            return error_set(err, ERROR_DATA_LOSS, "log/%s: %s", item.place.segment,
-                             item.why.message);
-        if (item.kind == LOG_LINE && item.line.complete &&
-            write_record(export, &item.line, err) != 0)
-            return -1;
-    }
-    if (got < 0)
-        return -1;
-    if (export->edge.size < export->size)
-        return error_set(err, ERROR_DATA_LOSS,
-                         "the signed head has %" PRIu64 " records, the log only %" PRIu64,
-                         export->size, export->edge.size);
-    return write_last_tiles(export, err);
 }
 
 // The checkpoint is written last, and only when the records are those that were signed.
@@ -172,7 +153,8 @@ static int run(const char *dir, struct export *export, struct error *err)
         head_peek(&head, &checkpoint, err) != 0)
         goto cleanup;
     export->size = checkpoint.size;
-    if (write_records(export, reader, err) != 0)
+    if (log_walk_lines(reader, export->size, write_record, export, err) != 0 ||
+        write_last_tiles(export, err) != 0)
         goto cleanup;
     struct merkle_hash root = merkle_edge_root(&export->edge);
     if (memcmp(&root, &checkpoint.root, sizeof(root)) != 0) {
@@ -201,17 +183,12 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case 't':
         options->out = arg;
         return 0;
-    case ARGP_KEY_ARG:
-        if (state->arg_num > 0)
-            argp_error(state, "only one DIR can be exported at a time");
-        options->dir = arg;
-        return 0;
     case ARGP_KEY_END:
-        if (options->dir == NULL || options->out == NULL)
-            argp_error(state, "DIR and --tiles=OUT are both needed");
+        if (options->out == NULL)
+            argp_error(state, "--tiles=OUT is missing");
         return 0;
     default:
-        return ARGP_ERR_UNKNOWN;
+        return dir_argument(key, arg, state, &options->dir);
     }
 }
 

@@ -14,6 +14,8 @@
 #include <unistd.h>
 
 #include "audit.h"
+#include "dir_argument.h"
+#include "log_walk.h"
 #include "record.h"
 #include "record_print.h"
 #include "segment.h"
@@ -38,7 +40,9 @@ static void show_line(struct follow *follow, const struct segment_line *line)
     struct error err;
     uint64_t at = follow->next++;
     if (record_parse(&follow->record, line->text, line->length, &err) != 0) {
-        fprintf(stderr, "custody-audit follow: record %" PRIu64 ": %s\n", at, err.message);
+        struct log_place place = {.line = at - follow->first + 1};
+        segment_name(follow->first, place.segment);
+        log_walk_complain("custody-audit follow", &place, err.message);
         return;
     }
     follow->sealed = follow->record.event == RECORD_LOG_SEALED;
@@ -185,16 +189,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case 'j':
         options->json = true;
         return 0;
-    case ARGP_KEY_ARG:
-        if (state->arg_num > 0)
-            argp_error(state, "only one DIR can be followed at a time");
-        options->dir = arg;
-        return 0;
-    case ARGP_KEY_NO_ARGS:
-        argp_error(state, "DIR is missing");
-        return 0;
     default:
-        return ARGP_ERR_UNKNOWN;
+        return dir_argument(key, arg, state, &options->dir);
     }
 }
 

@@ -7,7 +7,7 @@
 
 #include <sodium.h>
 
-#include "log_reader.h"
+#include "log_walk.h"
 
 static bool is_signed(const uint8_t signature[NOTE_SIGNATURE_SIZE], const char *text, int length,
                       const struct note_key *key)
@@ -44,28 +44,23 @@ int key_chain_check(const struct record *record, const char *old_vkey, struct no
     return 0;
 }
 
+static int follow_change(void *context, const struct record *record,
+                         const struct segment_line *line, struct error *err)
+{
+    struct note_key *key = context, next;
+    char vkey[NOTE_VKEY_MAX];
+    if (record->event != RECORD_LOG_KEY_CHANGED)
+        return 0;
+    note_key_format(key, vkey);
+    if (key_chain_check(record, vkey, &next, NULL) == 0)
+        *key = next;
+    return 0;
+}
+
 int key_chain_follow(const char *dir, const struct note_key *pinned, struct note_key *key,
                      struct error *err)
 {
-    struct log_reader *reader;
-    struct log_item item;
-    struct record record;
-    struct note_key next;
-    char vkey[NOTE_VKEY_MAX];
+    struct log_walk_counts counts;
     *key = *pinned;
-    note_key_format(key, vkey);
-    if (log_reader_open(dir, &reader, err) != 0)
-        return -1;
-    int got;
-    while ((got = log_reader_next(reader, &item, err)) > 0) {
-        if (item.kind != LOG_LINE || !item.line.complete ||
-            record_parse(&record, item.line.text, item.line.length, NULL) != 0 ||
-            record.event != RECORD_LOG_KEY_CHANGED ||
-            key_chain_check(&record, vkey, &next, NULL) != 0)
-            continue;
-        *key = next;
-        note_key_format(key, vkey);
-    }
-    log_reader_close(reader);
-    return got;
+    return log_walk(dir, 0, NULL, follow_change, key, &counts, err);
 }

@@ -52,7 +52,7 @@ static void hash_batch(struct leaf_batch *batch)
     for (unsigned i = 0; i < batch->count; i++) {
         const struct leaf_line *line = &batch->lines[i];
         batch->leaves[i] =
-            merkle_leaf_prefixed(batch->text + line->offset - 1, (size_t)line->length + 1);
+            merkle_leaf_in_place(batch->text + line->offset - 1, (size_t)line->length + 1);
     }
     if (batch->count == TILE_WIDTH)
         batch->root = tile_root(batch->leaves);
@@ -186,7 +186,7 @@ int leaf_hasher_add(struct leaf_hasher *hasher, const char *text, const struct l
                     struct error *err)
 {
     struct leaf_batch *batch = &hasher->slots[hasher->fill].batch;
-    if (batch->count > 0 && batch->used + 1 + line->length > sizeof(batch->text)) {
+    if (batch->count > 0 && batch->used + 1 + line->length + MERKLE_PADDING > sizeof(batch->text)) {
         if (submit(hasher, err) != 0)
             return -1;
         batch = &hasher->slots[hasher->fill].batch;
@@ -200,7 +200,7 @@ int leaf_hasher_add(struct leaf_hasher *hasher, const char *text, const struct l
     added->offset = (uint32_t)batch->used + 1;
     batch->text[batch->used] = 0;
     memcpy(batch->text + added->offset, text, line->length);
-    batch->used += 1 + (size_t)line->length;
+    batch->used += 1 + (size_t)line->length + MERKLE_PADDING;
     batch->in_step = batch->in_step && line->index == hasher->next;
     hasher->next++;
     return hasher->next % TILE_WIDTH == 0 ? submit(hasher, err) : 0;

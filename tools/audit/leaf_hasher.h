@@ -10,11 +10,12 @@
 #include "merkle.h"
 #include "tile.h"
 
-// Text in a batch. It holds the longest line at least; 256 lines of 300 bytes fit twice.
+// Text in a batch. It holds the longest line at least; 256 lines of 500 bytes fit.
 #define LEAF_BATCH_TEXT (160 * 1024)
 
 struct leaf_line {
-    uint32_t offset; // of the line in the text; the byte before it is zero, the leaf's prefix
+    uint32_t offset; // of the line in the text; the byte before it is zero, the leaf's prefix, and
+                     // MERKLE_PADDING bytes follow it
     uint32_t length;
     bool parsed;      // the line is a record
     uint64_t index;   // by the record's own word
@@ -31,7 +32,7 @@ struct leaf_batch {
     struct leaf_line lines[TILE_WIDTH];
     struct merkle_hash leaves[TILE_WIDTH]; // once hashed
     struct merkle_hash root;               // of a whole tile
-    char text[LEAF_BATCH_TEXT];
+    uint8_t text[LEAF_BATCH_TEXT];
 };
 
 struct leaf_hasher; // opaque

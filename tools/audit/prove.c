@@ -17,7 +17,7 @@
 #include "growth.h"
 #include "head.h"
 #include "lines.h"
-#include "log_reader.h"
+#include "log_walk.h"
 #include "merkle.h"
 #include "proof.h"
 
@@ -33,6 +33,7 @@ struct subtree {
 struct wanted {
     struct subtree subtrees[WANTED_MAX];
     size_t count;
+    struct merkle_edge whole; // of all leaves that were read so far
 };
 
 static int note_subtree(void *context, unsigned level, uint64_t index, struct merkle_hash *hash,
@@ -63,33 +64,17 @@ static int give_subtree(void *context, unsigned level, uint64_t index, struct me
     return error_set(err, ERROR_INTERNAL, "the proof reads a hash that was not computed");
 }
 
-// Reads the first `size` records into the subtrees and the whole tree.
-static int read_log(struct log_reader *reader, uint64_t size, struct wanted *wanted,
-                    struct merkle_edge *edge, struct error *err)
+// Adds a line to the subtrees that it is in, and to the whole tree.
+static int add_line(void *context, const struct segment_line *line, struct error *err)
 {
-    struct log_item item;
-    int got = 0;
-    edge->size = 0;
-    while (edge->size < size && (got = log_reader_next(reader, &item, err)) > 0) {
-        if (item.kind == LOG_UNREADABLE)
-            return error_set(err, ERROR_DATA_LOSS, "log/%s: %s", item.place.segment,
-                             item.why.message);
-        if (item.kind != LOG_LINE || !item.line.complete)
-            continue;
-        struct merkle_hash leaf = merkle_leaf(item.line.text, item.line.length);
-        for (size_t i = 0; i < wanted->count; i++) {
-            struct subtree *subtree = &wanted->subtrees[i];
-            if (edge->size >= subtree->start && edge->size < subtree->end)
-                merkle_edge_append(&subtree->edge, &leaf);
-        }
-        merkle_edge_append(edge, &leaf);
+    struct wanted *wanted = context;
+    struct merkle_hash leaf = merkle_leaf(line->text, line->length);
+    for (size_t i = 0; i < wanted->count; i++) {
+        struct subtree *subtree = &wanted->subtrees[i];
+        if (wanted->whole.size >= subtree->start && wanted->whole.size < subtree->end)
+            merkle_edge_append(&subtree->edge, &leaf);
     }
-    if (got < 0)
-        return -1;
-    if (edge->size < size)
-        return error_set(err, ERROR_DATA_LOSS,
-                         "the signed head has %" PRIu64 " records, the log only %" PRIu64, size,
-                         edge->size);
+    merkle_edge_append(&wanted->whole, &leaf);
     return 0;
 }
 
@@ -123,7 +108,6 @@ static int make(struct work *work, merkle_read_fn *read, struct merkle_hash *pat
 static int prove(struct work *work, struct merkle_hash path[MERKLE_PROOF_MAX], size_t *length,
                  struct error *err)
 {
-    struct merkle_edge edge;
     const char *file = work->options->head;
     int dirfd = file != NULL ? AT_FDCWD : log_reader_dirfd(work->reader);
     if (head_read(dirfd, file != NULL ? file : "checkpoint", &work->head, err) != 0 ||
@@ -131,9 +115,9 @@ static int prove(struct work *work, struct merkle_hash path[MERKLE_PROOF_MAX], s
         return -1;
     if (make(work, note_subtree, path, length, err) != 0)
         return error_prefix(err, "the signed head of %s", work->checkpoint.origin);
-    if (read_log(work->reader, work->checkpoint.size, &work->wanted, &edge, err) != 0)
+    if (log_walk_lines(work->reader, work->checkpoint.size, add_line, &work->wanted, err) != 0)
         return -1;
-    struct merkle_hash root = merkle_edge_root(&edge);
+    struct merkle_hash root = merkle_edge_root(&work->wanted.whole);
     if (memcmp(&root, &work->checkpoint.root, sizeof(root)) != 0)
         return error_set(err, ERROR_DATA_LOSS,
                          "the records are not those that were signed, so nothing can be proven; "

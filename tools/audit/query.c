@@ -9,8 +9,9 @@
 #include <string.h>
 
 #include "audit.h"
+#include "dir_argument.h"
 #include "lines.h"
-#include "log_reader.h"
+#include "log_walk.h"
 #include "record.h"
 #include "record_print.h"
 
@@ -19,6 +20,7 @@ enum { OPTION_SINCE = 256, OPTION_UNTIL, OPTION_OPEN, OPTION_CSV };
 struct options {
     const char *dir;
     const char *key;
+    const char *peer;
     const char *actor;
     bool actor_is_uid;
     uint64_t actor_uid;
@@ -41,8 +43,6 @@ struct grant {
 struct query {
     const struct options *options;
     void *grants;
-    int status;
-    struct record record;
 };
 
 static int compare_grants(const void *a, const void *b)
@@ -59,34 +59,34 @@ static struct grant *find_grant(const struct query *query, const struct record *
     return found != NULL ? *found : NULL;
 }
 
-static int add_grant(struct query *query, struct error *err)
+static int add_grant(struct query *query, const struct record *record, struct error *err)
 {
-    struct grant *grant = find_grant(query, &query->record);
+    struct grant *grant = find_grant(query, record);
     if (grant == NULL) {
         grant = malloc(sizeof(*grant));
         if (grant == NULL)
             return error_set(err, ERROR_RESOURCE_EXHAUSTED, "out of memory for open leases");
-        memcpy(grant->lease, query->record.lease, sizeof(grant->lease));
+        memcpy(grant->lease, record->lease, sizeof(grant->lease));
         if (tsearch(grant, &query->grants, compare_grants) == NULL) {
             free(grant);
             return error_set(err, ERROR_RESOURCE_EXHAUSTED, "out of memory for open leases");
         }
     }
-    grant->seq = query->record.seq;
+    grant->seq = record->seq;
     return 0;
 }
 
 // Notes what the record opens or closes.
-static int follow_lease(struct query *query, struct error *err)
+static int follow_lease(struct query *query, const struct record *record, struct error *err)
 {
     struct grant *grant;
-    switch (query->record.event) {
+    switch (record->event) {
     case RECORD_RELEASE_GRANTED:
-        return add_grant(query, err);
+        return add_grant(query, record, err);
     case RECORD_RELEASE_APPLIED:
     case RECORD_RELEASE_FAILED:
     case RECORD_LEASE_EXPIRED:
-        grant = find_grant(query, &query->record);
+        grant = find_grant(query, record);
         if (grant != NULL) {
             tdelete(grant, &query->grants, compare_grants);
             free(grant);
@@ -122,6 +122,7 @@ static bool is_wanted(const struct query *query, const struct record *record)
 {
     const struct options *options = query->options;
     return (options->key == NULL || strcmp(options->key, record->key) == 0) &&
+           (options->peer == NULL || strcmp(options->peer, record->peer) == 0) &&
            (options->event == RECORD_NONE || options->event == record->event) &&
            (options->reason == REASON_NONE || options->reason == record->reason) &&
            (options->ticket == NULL || strcmp(options->ticket, record->ticket) == 0) &&
@@ -129,46 +130,28 @@ static bool is_wanted(const struct query *query, const struct record *record)
            is_by(options, &record->actor) && is_open(query, record);
 }
 
-static void complain(struct query *query, const struct log_item *item, const char *what)
+static int note_lease(void *context, const struct record *record, const struct segment_line *line,
+                      struct error *err)
 {
-    fprintf(stderr, "custody-audit query: log/%s", item->place.segment);
-    if (item->place.line > 0)
-        fprintf(stderr, ":%" PRIu64, item->place.line);
-    fprintf(stderr, ": %s\n", what);
-    query->status = AUDIT_FINDINGS;
+    return follow_lease(context, record, err);
 }
 
-// One pass over the log: the first only follows leases, and only where they are asked for.
-static int pass(struct query *query, bool print, struct error *err)
+static int print_wanted(void *context, const struct record *record, const struct segment_line *line,
+                        struct error *err)
 {
-    struct log_reader *reader;
-    struct log_item item;
-    struct error why;
-    int got, result = 0;
-    if (log_reader_open(query->options->dir, &reader, err) != 0)
+    const struct query *query = context;
+    if (is_wanted(query, record))
+        record_print(query->options->form, record, line->text, line->length);
+    return 0;
+}
+
+static int answer(struct query *query, struct log_walk_counts *counts, struct error *err)
+{
+    const struct options *options = query->options;
+    if (options->open && log_walk(options->dir, 0, NULL, note_lease, query, counts, err) != 0)
         return -1;
-    while (result == 0 && (got = log_reader_next(reader, &item, err)) != 0) {
-        if (got < 0) {
-            result = -1;
-        } else if (item.kind == LOG_UNREADABLE) {
-            if (print)
-                complain(query, &item, item.why.message);
-        } else if (item.kind == LOG_SEGMENT) {
-            continue;
-        } else if (!item.line.complete) {
-            if (print)
-                complain(query, &item, "the line has no end, or is too long; passed over");
-        } else if (record_parse(&query->record, item.line.text, item.line.length, &why) != 0) {
-            if (print)
-                complain(query, &item, why.message);
-        } else if (!print) {
-            result = follow_lease(query, err);
-        } else if (is_wanted(query, &query->record)) {
-            record_print(query->options->form, &query->record, item.line.text, item.line.length);
-        }
-    }
-    log_reader_close(reader);
-    return result;
+    record_print_head(options->form);
+    return log_walk(options->dir, 0, "custody-audit query", print_wanted, query, counts, err);
 }
 
 // ---- the command ----
@@ -204,6 +187,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case 'k':
         options->key = arg;
         return 0;
+    case 'p':
+        options->peer = arg;
+        return 0;
     case 'a':
         parse_actor(options, arg);
         return 0;
@@ -234,21 +220,14 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case OPTION_CSV:
         options->form = PRINT_CSV;
         return 0;
-    case ARGP_KEY_ARG:
-        if (state->arg_num > 0)
-            argp_error(state, "only one DIR can be asked at a time");
-        options->dir = arg;
-        return 0;
-    case ARGP_KEY_NO_ARGS:
-        argp_error(state, "DIR is missing");
-        return 0;
     default:
-        return ARGP_ERR_UNKNOWN;
+        return dir_argument(key, arg, state, &options->dir);
     }
 }
 
 static const struct argp_option argp_options[] = {
     {"key", 'k', "NAME", 0, "about this key", 0},
+    {"peer", 'p', "HOST", 0, "about this counterpart", 0},
     {"actor", 'a', "UID|UNIT", 0, "caused by this uid or systemd unit", 0},
     {"event", 'e', "EVENT", 0, "of this event, e.g. release.granted", 0},
     {"reason", 'r', "REASON", 0, "for this reason, e.g. ROTATION", 0},
@@ -273,20 +252,12 @@ int audit_query(int argc, char **argv)
     };
     struct options options = {.until_us = INT64_MAX};
     argp_parse(&argp, argc, argv, 0, NULL, &options);
-    struct query *query = calloc(1, sizeof(*query));
+    struct query query = {.options = &options};
+    struct log_walk_counts counts;
     struct error err;
-    int status = AUDIT_FAILED;
-    if (query == NULL)
-        return status;
-    query->options = &options;
-    if (!options.open || pass(query, false, &err) == 0) {
-        record_print_head(options.form);
-        if (pass(query, true, &err) == 0)
-            status = query->status;
-    }
-    if (status == AUDIT_FAILED)
+    int result = answer(&query, &counts, &err);
+    if (result != 0)
         fprintf(stderr, "%s: %s\n", argv[0], err.message);
-    tdestroy(query->grants, free);
-    free(query);
-    return status;
+    tdestroy(query.grants, free);
+    return result != 0 ? AUDIT_FAILED : counts.damaged > 0 ? AUDIT_FINDINGS : AUDIT_SOUND;
 }

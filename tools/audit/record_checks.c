@@ -51,6 +51,7 @@ struct record_checks {
     uint32_t last_event;  // of the line before; RECORD_NONE when it is no record
     struct record sealed; // the last log.sealed
     struct record record; // the one being checked
+    size_t record_used;   // of it, for record_parse_next
 
     struct closed_lease closed[CLOSED_MAX];
     size_t closed_count;
@@ -413,7 +414,8 @@ bool record_checks_line(struct record_checks *checks, const struct log_item *ite
     leaf->segment = item->first;
     leaf->line = item->place.line;
     leaf->index = checks->expected;
-    leaf->parsed = record_parse(&checks->record, item->line.text, item->line.length, &why) == 0;
+    leaf->parsed = record_parse_next(&checks->record, &checks->record_used, item->line.text,
+                                     item->line.length, &why) == 0;
     if (leaf->parsed) {
         check_record(checks, item);
         leaf->index = checks->record.seq;
@@ -448,6 +450,21 @@ static void conclude_leases(struct record_checks *checks)
                         "log/%s:%" PRIu64 ": lease %s of %s generation %" PRIu64
                         " is still open at the log's end",
                         place.segment, place.line, lease->lease, lease->key, lease->generation);
+    }
+}
+
+static void conclude_rotations(struct record_checks *checks)
+{
+    const struct rotations *rotations = state_rotations(checks->state);
+    for (size_t i = 0; i < rotations->count && checks->state_holds; i++) {
+        const struct rotation *rotation = &rotations->items[i];
+        if (rotation->generation != 0)
+            report_note(checks->options.report,
+                        "the rotation of %s to generation %" PRIu64
+                        " is still open at the log's end",
+                        rotation->key, rotation->generation);
+        else if (rotation->suspended_us != 0)
+            report_note(checks->options.report, "%s is suspended at the log's end", rotation->key);
     }
 }
 
@@ -490,6 +507,7 @@ int record_checks_conclude(struct record_checks *checks, const char *vkey, struc
     report_at(checks->options.report, REPORT_AT_END);
     conclude_losses(checks);
     conclude_leases(checks);
+    conclude_rotations(checks);
     conclude_key(checks, vkey);
     return log_reader_strays(checks->options.reader, on_stray, checks, err);
 }

@@ -48,25 +48,41 @@ static void print_row(const char *index, const char *time, const char *event, co
     printf("%.*s\n", (int)row.used, row.text);
 }
 
+// The counterpart's key, how far it is, and what was said of it.
+static void format_peer(const struct record *record, char *text, size_t size)
+{
+    const char *state = record_peer_state_name(record->peer_state);
+    char generation[24] = "";
+    if (record->peer_generation != 0)
+        snprintf(generation, sizeof(generation), "/%" PRIu64, record->peer_generation);
+    snprintf(text, size, "%s:%s%s %s%s%s", record->peer, record->peer_key, generation,
+             state != NULL ? state : "", state != NULL ? " " : "", record->detail);
+}
+
 // What is worth the last column: why it was asked for, how it ended.
 static void format_rest(const struct record *record, char *text, size_t size)
 {
     if (record->code != ERROR_OK)
         snprintf(text, size, "%s", error_code_name(record->code));
-    else if (record->event == RECORD_RELEASE_GRANTED)
+    else if (record->peer[0] != '\0')
+        format_peer(record, text, size);
+    else if (record->bundle_state != BUNDLE_NONE)
+        snprintf(text, size, "%s", record_bundle_state_name(record->bundle_state));
+    else if (record->event == RECORD_RELEASE_GRANTED || record->event == RECORD_ROTATION_STARTED)
         snprintf(text, size, "%s %s", record_reason_name(record->reason), record->ticket);
     else if (record->lease[0] != '\0')
         snprintf(text, size, "%s", record->lease);
     else if (record->operator_name[0] != '\0')
         snprintf(text, size, "%s", record->operator_name);
     else
-        snprintf(text, size, "%s%s", record->version, record->detail);
+        snprintf(text, size, "%s%s%s%s", record->version, record->method,
+                 record->method[0] != '\0' ? " " : "", record->detail);
 }
 
 static void print_table_row(const struct record *record)
 {
     char index[24], time[RECORD_TIME_SIZE] = "", key[KEY_MAX + 32] = "", actor[32] = "";
-    char rest[DETAIL_MAX + 64];
+    char rest[DETAIL_MAX + HOST_MAX + KEY_MAX + 64];
     snprintf(index, sizeof(index), "%6" PRIu64, record->seq);
     record_time_format(record->time_us, time);
     memcpy(time + 19, "Z", 2); // the table has no room for microseconds
@@ -136,6 +152,12 @@ static void print_csv(const struct record *record)
     put_field(record->code != ERROR_OK ? error_code_name(record->code) : "", false);
     put_field(record->operator_name, false);
     put_field(record->detail, false);
+    put_field(record->peer, false);
+    put_field(record->peer_key, false);
+    put_number(record->peer_generation, record->peer_generation != 0);
+    put_name(record_peer_state_name(record->peer_state));
+    put_name(record_bundle_state_name(record->bundle_state));
+    put_field(record->method, false);
     printf("\r\n");
 }
 
@@ -147,7 +169,8 @@ void record_print_head(enum print_form form)
         print_row(" INDEX", "TIME (UTC)", "EVENT", "KEY/GEN", "UID", "WHY OR HOW");
     else if (form == PRINT_CSV)
         printf("index,time,event,key,generation,uid,gid,pid,unit,exe,reason,ticket,lease,expires,"
-               "request,code,operator,detail\r\n");
+               "request,code,operator,detail,peer,peer_key,peer_generation,peer_state,bundle_state,"
+               "method\r\n");
 }
 
 void record_print(enum print_form form, const struct record *record, const char *line,

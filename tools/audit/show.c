@@ -7,8 +7,9 @@
 #include <string.h>
 
 #include "audit.h"
+#include "dir_argument.h"
 #include "lines.h"
-#include "log_reader.h"
+#include "log_walk.h"
 #include "record.h"
 
 #define COLUMNS 100
@@ -109,49 +110,17 @@ static bool is_wanted(const struct options *options, const struct record *record
             strcmp(options->event, record_event_name(record->event)) == 0);
 }
 
-static void complain(int *status, const struct log_item *item, const char *what)
+static int show(void *context, const struct record *record, const struct segment_line *line,
+                struct error *err)
 {
-    fprintf(stderr, "custody-audit show: log/%s", item->place.segment);
-    if (item->place.line > 0)
-        fprintf(stderr, ":%" PRIu64, item->place.line);
-    fprintf(stderr, ": %s\n", what);
-    *status = AUDIT_FINDINGS;
-}
-
-static void show_line(const struct options *options, const struct log_item *item, int *status)
-{
-    struct record record;
-    struct error err;
-    if (!item->line.complete) {
-        complain(status, item, "the line has no end, or is too long; not shown");
-    } else if (record_parse(&record, item->line.text, item->line.length, &err) != 0) {
-        complain(status, item, err.message);
-    } else if (is_wanted(options, &record)) {
-        if (options->json)
-            printf("%.*s\n", (int)item->line.length, item->line.text);
-        else
-            print_record(&record);
-    }
-}
-
-static int show(const struct options *options, int *status, struct error *err)
-{
-    struct log_reader *reader;
-    struct log_item item;
-    if (log_reader_open(options->dir, &reader, err) != 0)
-        return -1;
-    log_reader_seek(reader, options->since);
-    if (!options->json)
-        print_row(" INDEX", "TIME (UTC)", "EVENT", "KEY/GEN", "ACTOR", "REASON", "OUTCOME");
-    int got;
-    while ((got = log_reader_next(reader, &item, err)) > 0) {
-        if (item.kind == LOG_UNREADABLE)
-            complain(status, &item, item.why.message);
-        else if (item.kind == LOG_LINE)
-            show_line(options, &item, status);
-    }
-    log_reader_close(reader);
-    return got;
+    const struct options *options = context;
+    if (!is_wanted(options, record))
+        return 0;
+    if (options->json)
+        printf("%.*s\n", (int)line->length, line->text);
+    else
+        print_record(record);
+    return 0;
 }
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -174,16 +143,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case 'j':
         options->json = true;
         return 0;
-    case ARGP_KEY_ARG:
-        if (state->arg_num > 0)
-            argp_error(state, "only one DIR can be shown at a time");
-        options->dir = arg;
-        return 0;
-    case ARGP_KEY_NO_ARGS:
-        argp_error(state, "DIR is missing");
-        return 0;
     default:
-        return ARGP_ERR_UNKNOWN;
+        return dir_argument(key, arg, state, &options->dir);
     }
 }
 
@@ -206,11 +167,14 @@ int audit_show(int argc, char **argv)
     };
     struct options options = {.dir = NULL};
     argp_parse(&argp, argc, argv, 0, NULL, &options);
+    struct log_walk_counts counts;
     struct error err;
-    int status = AUDIT_SOUND;
-    if (show(&options, &status, &err) != 0) {
+    if (!options.json)
+        print_row(" INDEX", "TIME (UTC)", "EVENT", "KEY/GEN", "ACTOR", "REASON", "OUTCOME");
+    if (log_walk(options.dir, options.since, "custody-audit show", show, &options, &counts, &err) !=
+        0) {
         fprintf(stderr, "%s: %s\n", argv[0], err.message);
         return AUDIT_FAILED;
     }
-    return status;
+    return counts.damaged > 0 ? AUDIT_FINDINGS : AUDIT_SOUND;
 }

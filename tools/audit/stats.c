@@ -11,7 +11,8 @@
 #include <jansson.h>
 
 #include "audit.h"
-#include "log_reader.h"
+#include "dir_argument.h"
+#include "log_walk.h"
 #include "record.h"
 
 #define NAME_SIZE (RECORD_UNIT_MAX + 32)
@@ -22,10 +23,10 @@ struct count {
 };
 
 struct stats {
-    uint64_t records, damaged, segments, bytes;
+    uint64_t records;
+    struct log_walk_counts log;
     int64_t first_us, last_us;
     void *events, *keys, *actors; // tsearch's trees of struct count
-    struct record record;
 };
 
 static int compare_counts(const void *a, const void *b)
@@ -49,9 +50,10 @@ static int count_name(void **tree, const char *name, struct error *err)
     return 0;
 }
 
-static int count_record(struct stats *stats, struct error *err)
+static int count_record(void *context, const struct record *record, const struct segment_line *line,
+                        struct error *err)
 {
-    const struct record *record = &stats->record;
+    struct stats *stats = context;
     char actor[NAME_SIZE] = "custodyd";
     if (record->actor.present)
         snprintf(actor, sizeof(actor), "uid %u%s%s", record->actor.uid,
@@ -63,33 +65,6 @@ static int count_record(struct stats *stats, struct error *err)
         (record->key[0] != '\0' && count_name(&stats->keys, record->key, err) != 0))
         return -1;
     return count_name(&stats->actors, actor, err);
-}
-
-static int read_log(const char *dir, struct stats *stats, struct error *err)
-{
-    struct log_reader *reader;
-    struct log_item item;
-    struct error ignored;
-    int got;
-    if (log_reader_open(dir, &reader, err) != 0)
-        return -1;
-    while ((got = log_reader_next(reader, &item, err)) > 0) {
-        if (item.kind != LOG_LINE) {
-            stats->segments++;
-            stats->damaged += item.kind == LOG_UNREADABLE;
-            continue;
-        }
-        stats->bytes += item.line.length + 1;
-        if (!item.line.complete ||
-            record_parse(&stats->record, item.line.text, item.line.length, &ignored) != 0) {
-            stats->damaged++;
-        } else if (count_record(stats, err) != 0) {
-            got = -1;
-            break;
-        }
-    }
-    log_reader_close(reader);
-    return got;
 }
 
 // ---- printing ----
@@ -111,12 +86,12 @@ static void add_count(const void *node, VISIT visit, void *context)
 static void print_table(const struct stats *stats, const char *first, const char *last)
 {
     printf("%" PRIu64 " records in %" PRIu64 " segments, %" PRIu64 " bytes\n", stats->records,
-           stats->segments, stats->bytes);
+           stats->log.segments, stats->log.bytes);
     if (stats->records > 0)
         printf("from %s to %s\n", first, last);
-    if (stats->damaged > 0)
+    if (stats->log.damaged > 0)
         printf("%" PRIu64 " lines or segments are no records: see \"custody-audit verify\"\n",
-               stats->damaged);
+               stats->log.damaged);
     printf("events\n");
     twalk_r(stats->events, print_count, NULL);
     printf("keys\n");
@@ -133,9 +108,9 @@ static void print_json(const struct stats *stats, const char *first, const char 
     twalk_r(stats->actors, add_count, actors);
     json_t *object =
         json_pack("{s:I, s:I, s:I, s:I, s:s, s:s, s:o, s:o, s:o}", "records",
-                  (json_int_t)stats->records, "segments", (json_int_t)stats->segments, "bytes",
-                  (json_int_t)stats->bytes, "damaged", (json_int_t)stats->damaged, "first", first,
-                  "last", last, "events", events, "keys", keys, "actors", actors);
+                  (json_int_t)stats->records, "segments", (json_int_t)stats->log.segments, "bytes",
+                  (json_int_t)stats->log.bytes, "damaged", (json_int_t)stats->log.damaged, "first",
+                  first, "last", last, "events", events, "keys", keys, "actors", actors);
     json_dumpf(object, stdout, JSON_COMPACT);
     putchar('\n');
     json_decref(object);
@@ -153,16 +128,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case 'j':
         options->json = true;
         return 0;
-    case ARGP_KEY_ARG:
-        if (state->arg_num > 0)
-            argp_error(state, "only one DIR can be counted at a time");
-        options->dir = arg;
-        return 0;
-    case ARGP_KEY_NO_ARGS:
-        argp_error(state, "DIR is missing");
-        return 0;
     default:
-        return ARGP_ERR_UNKNOWN;
+        return dir_argument(key, arg, state, &options->dir);
     }
 }
 
@@ -182,26 +149,24 @@ int audit_stats(int argc, char **argv)
     };
     struct options options = {.dir = NULL};
     argp_parse(&argp, argc, argv, 0, NULL, &options);
-    struct stats *stats = calloc(1, sizeof(*stats));
+    struct stats stats = {.records = 0};
     char first[RECORD_TIME_SIZE] = "", last[RECORD_TIME_SIZE] = "";
-    struct error err = {.message = "out of memory"};
+    struct error err;
     int status = AUDIT_FAILED;
-    if (stats != NULL && read_log(options.dir, stats, &err) == 0) {
-        record_time_format(stats->first_us, first);
-        record_time_format(stats->last_us, last);
+    // What is damaged is counted, not named.
+    if (log_walk(options.dir, 0, NULL, count_record, &stats, &stats.log, &err) == 0) {
+        record_time_format(stats.first_us, first);
+        record_time_format(stats.last_us, last);
         if (options.json)
-            print_json(stats, first, last);
+            print_json(&stats, first, last);
         else
-            print_table(stats, first, last);
-        status = stats->damaged > 0 ? AUDIT_FINDINGS : AUDIT_SOUND;
+            print_table(&stats, first, last);
+        status = stats.log.damaged > 0 ? AUDIT_FINDINGS : AUDIT_SOUND;
     } else {
         fprintf(stderr, "%s: %s\n", argv[0], err.message);
     }
-    if (stats != NULL) {
-        tdestroy(stats->events, free);
-        tdestroy(stats->keys, free);
-        tdestroy(stats->actors, free);
-    }
-    free(stats);
+    tdestroy(stats.events, free);
+    tdestroy(stats.keys, free);
+    tdestroy(stats.actors, free);
     return status;
 }

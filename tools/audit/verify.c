@@ -10,6 +10,7 @@
 
 #include "audit.h"
 #include "checkpoint.h"
+#include "dir_argument.h"
 #include "head.h"
 #include "kept_head.h"
 #include "key_chain.h"
@@ -348,21 +349,14 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case 'j':
         options->json = true;
         return 0;
-    case ARGP_KEY_ARG:
-        if (state->arg_num > 0)
-            argp_error(state, "only one DIR can be verified at a time");
-        options->dir = arg;
-        return 0;
     case ARGP_KEY_END:
-        if (options->dir == NULL)
-            argp_error(state, "DIR is missing");
         if (options->vkey == NULL)
             argp_error(state, "--vkey is missing: without the log's key nothing can be verified");
         if (options->older != NULL && options->since != NULL)
             argp_error(state, "--older and --since are about the same head: give one");
         return 0;
     default:
-        return ARGP_ERR_UNKNOWN;
+        return dir_argument(key, arg, state, &options->dir);
     }
 }
 

@@ -30,7 +30,9 @@ struct ctl {
     const char *request;   // id; NULL: none
     const char *key_file;  // NULL: none
     const char *signature; // a file; NULL: none
-    uint64_t generation;   // 0: none
+    const char *file;      // the trust file
+    bool wait;
+    uint64_t generation; // 0: none
     struct custody *custody;
 };
 
@@ -53,11 +55,24 @@ enum ctl_exit key_list(struct ctl *ctl);
 enum ctl_exit key_show(struct ctl *ctl);
 enum ctl_exit key_publish(struct ctl *ctl);
 enum ctl_exit key_destroy(struct ctl *ctl);
+enum ctl_exit key_rotate(struct ctl *ctl);
+enum ctl_exit key_suspend(struct ctl *ctl);
+enum ctl_exit key_resume(struct ctl *ctl);
+enum ctl_exit key_revoke(struct ctl *ctl);
+enum ctl_exit key_history(struct ctl *ctl);
 enum ctl_exit status_show(struct ctl *ctl);
 enum ctl_exit request_list(struct ctl *ctl);
 enum ctl_exit request_show(struct ctl *ctl);
 enum ctl_exit approve(struct ctl *ctl);
 enum ctl_exit log_accept_loss(struct ctl *ctl);
+
+// These need no daemon.
+enum ctl_exit trust_add_host(struct ctl *ctl);
+enum ctl_exit trust_list_hosts(struct ctl *ctl);
+enum ctl_exit trust_remove_host(struct ctl *ctl);
+
+// Says that the output could not be written, where `result` is not 0.
+enum ctl_exit ctl_written(struct ctl *ctl, int result);
 
 // Tells that a request has to be approved first, and how.
 enum ctl_exit request_made(struct ctl *ctl, const struct custody_request *request);

@@ -8,11 +8,7 @@
 #include "ctl.h"
 #include "note.h"
 #include "print.h"
-
-static enum ctl_exit written(struct ctl *ctl, int result)
-{
-    return result == 0 ? CTL_OK : ctl_fail_here(ctl, "the output could not be written");
-}
+#include "views.h"
 
 enum ctl_exit key_generate(struct ctl *ctl)
 {
@@ -22,7 +18,7 @@ enum ctl_exit key_generate(struct ctl *ctl)
     if (custody_key_generate(ctl->custody, ctl->arguments[0], ctl->ticket, &key, &err) < 0)
         return ctl_fail(ctl, &err);
     if (ctl->json)
-        return written(ctl, print_json(print_json_key(&key)));
+        return ctl_written(ctl, print_json(print_json_key(&key)));
     printf("%s generation %" PRIu64 " is sealed in the token. Its public key:\n%s\n", key.name,
            key.generation, print_key(key.public_key, base64));
     return CTL_OK;
@@ -55,13 +51,32 @@ static void print_table(const struct custody_key *keys, size_t count)
                custody_key_state_name(keys[i].state), print_key(keys[i].public_key, base64));
 }
 
-static enum ctl_exit print_list(struct ctl *ctl, const struct custody_key *keys, size_t count)
+// A generation, and what is true of its key as a whole where that could be had.
+static json_t *key_json(const struct custody_key *key, const struct views *views)
+{
+    json_t *value = print_json_key(key);
+    const struct custody_view *view = views_find(views, key->name);
+    if (value == NULL)
+        return NULL;
+    json_object_set_new(value, "rotation",
+                        view != NULL && view->rotation_generation != 0
+                            ? json_integer((json_int_t)view->rotation_generation)
+                            : json_null());
+    json_object_set_new(value, "suspended",
+                        view != NULL ? json_boolean(view->suspended) : json_null());
+    json_object_set_new(value, "next_rotation",
+                        print_json_time(view != NULL ? view->next_rotation_us : 0));
+    return value;
+}
+
+static enum ctl_exit print_list(struct ctl *ctl, const struct custody_key *keys, size_t count,
+                                const struct views *views)
 {
     if (ctl->json) {
         json_t *list = json_array();
         for (size_t i = 0; i < count; i++)
-            json_array_append_new(list, print_json_key(&keys[i]));
-        return written(ctl, print_json(list));
+            json_array_append_new(list, key_json(&keys[i], views));
+        return ctl_written(ctl, print_json(list));
     }
     if (ctl->argument_count > 0)
         for (size_t i = 0; i < count; i++)
@@ -70,6 +85,10 @@ static enum ctl_exit print_list(struct ctl *ctl, const struct custody_key *keys,
         print_table(keys, count);
     else
         printf("There is no key yet: 'custodyctl key generate NAME' makes one.\n");
+    if (views_count(views) > 0 && ctl->argument_count == 0)
+        putchar('\n');
+    for (size_t i = 0; i < views_count(views); i++)
+        views_print_line(views_at(views, i));
     return CTL_OK;
 }
 
@@ -81,9 +100,11 @@ enum ctl_exit key_list(struct ctl *ctl)
     const char *name = ctl->argument_count > 0 ? ctl->arguments[0] : NULL;
     if (custody_list_keys(ctl->custody, name, &keys, &count, &err) < 0)
         return ctl_fail(ctl, &err);
+    struct views *views = views_get(ctl->custody, keys, count);
     enum ctl_exit result = name != NULL && count == 0
                                ? ctl_fail_here(ctl, "there is no key '%s'", name)
-                               : print_list(ctl, keys, count);
+                               : print_list(ctl, keys, count, views);
+    views_free(views);
     free(keys);
     return result;
 }
@@ -122,7 +143,7 @@ enum ctl_exit key_show(struct ctl *ctl)
     else if (key == NULL)
         result = ctl_fail_here(ctl, "key '%s' has no active or pre-active generation", name);
     else if (ctl->json)
-        result = written(ctl, print_json(print_json_key(key)));
+        result = ctl_written(ctl, print_json(print_json_key(key)));
     else
         puts(print_key(key->public_key, base64));
     free(keys);
@@ -137,7 +158,7 @@ enum ctl_exit key_publish(struct ctl *ctl)
                             0, bundle, sizeof(bundle), &err) < 0)
         return ctl_fail(ctl, &err);
     if (ctl->json)
-        return written(ctl, print_json(json_pack("{so}", "bundle", print_json_text(bundle))));
+        return ctl_written(ctl, print_json(json_pack("{so}", "bundle", print_json_text(bundle))));
     fputs(bundle, stdout);
     return CTL_OK;
 }
@@ -154,7 +175,7 @@ enum ctl_exit key_destroy(struct ctl *ctl)
     if (done == 1)
         return request_made(ctl, &request);
     if (ctl->json)
-        return written(ctl, print_json(print_json_key(&key)));
+        return ctl_written(ctl, print_json(print_json_key(&key)));
     printf("%s generation %" PRIu64 " is destroyed.\n", key.name, key.generation);
     return CTL_OK;
 }

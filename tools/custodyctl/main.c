@@ -20,7 +20,11 @@ enum option_key {
     OPTION_REQUEST,
     OPTION_KEY,
     OPTION_SIGNATURE,
+    OPTION_WAIT,
+    OPTION_FILE,
 };
+
+#define TRUST_FILE SYSCONFDIR "/custody/trust"
 
 struct command {
     const char *words; // as typed
@@ -30,6 +34,7 @@ struct command {
     bool generation_argument;   // the second argument is one
     enum option_key options[3]; // besides the common ones; ended by 0
     enum ctl_exit (*run)(struct ctl *ctl);
+    bool without_daemon;
 };
 
 static const struct command commands[] = {
@@ -40,7 +45,8 @@ static const struct command commands[] = {
      0,
      false,
      {OPTION_VKEY_OUT},
-     token_init},
+     token_init,
+     false},
     {"token probe",
      "",
      "Try in the token each operation that custody needs",
@@ -48,8 +54,17 @@ static const struct command commands[] = {
      0,
      false,
      {0},
-     token_probe},
-    {"token status", "", "Show the token and its verifier keys", 0, 0, false, {0}, token_status},
+     token_probe,
+     false},
+    {"token status",
+     "",
+     "Show the token and its verifier keys",
+     0,
+     0,
+     false,
+     {0},
+     token_status,
+     false},
     {"key generate",
      "NAME",
      "Generate the next generation of a key, sealed in the token",
@@ -57,7 +72,8 @@ static const struct command commands[] = {
      1,
      false,
      {OPTION_TICKET},
-     key_generate},
+     key_generate,
+     false},
     {"key list",
      "[NAME]",
      "List generations of all keys, or one key's in full",
@@ -65,7 +81,8 @@ static const struct command commands[] = {
      1,
      false,
      {0},
-     key_list},
+     key_list,
+     false},
     {"key show",
      "NAME",
      "Print a key's public key, by default that of the active generation",
@@ -73,7 +90,8 @@ static const struct command commands[] = {
      1,
      false,
      {OPTION_GENERATION},
-     key_show},
+     key_show,
+     false},
     {"key publish",
      "NAME",
      "Print a bundle: the public key, signed by this host",
@@ -81,7 +99,8 @@ static const struct command commands[] = {
      1,
      false,
      {OPTION_GENERATION, OPTION_TICKET},
-     key_publish},
+     key_publish,
+     false},
     {"key destroy",
      "NAME GENERATION",
      "Destroy a generation for good; an active one needs two operators' approval",
@@ -89,8 +108,81 @@ static const struct command commands[] = {
      2,
      true,
      {OPTION_TICKET, OPTION_REQUEST},
-     key_destroy},
-    {"request list", "", "List what waits for approval", 0, 0, false, {0}, request_list},
+     key_destroy,
+     false},
+    {"key rotate",
+     "NAME",
+     "Begin a rotation to the key's next generation; --wait shows each step",
+     1,
+     1,
+     false,
+     {OPTION_TICKET, OPTION_WAIT},
+     key_rotate,
+     false},
+    {"key suspend",
+     "NAME",
+     "Neither release nor rotate a key until it is resumed",
+     1,
+     1,
+     false,
+     {OPTION_TICKET},
+     key_suspend,
+     false},
+    {"key resume",
+     "NAME",
+     "Release and rotate a suspended key again",
+     1,
+     1,
+     false,
+     {OPTION_TICKET},
+     key_resume,
+     false},
+    {"key revoke",
+     "NAME",
+     "Revoke a generation as compromised, for good, and replace it",
+     1,
+     1,
+     false,
+     {OPTION_GENERATION, OPTION_TICKET, OPTION_WAIT},
+     key_revoke,
+     false},
+    {"key history",
+     "NAME",
+     "Show a key's generations, rotations and counterparts",
+     1,
+     1,
+     false,
+     {0},
+     key_history,
+     false},
+    {"host trust add",
+     "HOST VKEY",
+     "Believe what another host signs with this key",
+     2,
+     2,
+     false,
+     {OPTION_FILE},
+     trust_add_host,
+     true},
+    {"host trust list",
+     "",
+     "List the hosts that are believed",
+     0,
+     0,
+     false,
+     {OPTION_FILE},
+     trust_list_hosts,
+     true},
+    {"host trust remove",
+     "HOST",
+     "Believe a host no more",
+     1,
+     1,
+     false,
+     {OPTION_FILE},
+     trust_remove_host,
+     true},
+    {"request list", "", "List what waits for approval", 0, 0, false, {0}, request_list, false},
     {"request show",
      "ID",
      "Print the exact text that approves a request when it is signed",
@@ -98,7 +190,8 @@ static const struct command commands[] = {
      1,
      false,
      {0},
-     request_show},
+     request_show,
+     false},
     {"approve",
      "ID",
      "Approve a request: sign its text with ssh-keygen, or bring the signature",
@@ -106,7 +199,8 @@ static const struct command commands[] = {
      1,
      false,
      {OPTION_KEY, OPTION_SIGNATURE},
-     approve},
+     approve,
+     false},
     {"log accept-loss",
      "",
      "Go on with a log that lacks what the token remembers, once two operators approve",
@@ -114,8 +208,9 @@ static const struct command commands[] = {
      0,
      false,
      {0},
-     log_accept_loss},
-    {"status", "", "Show the daemon, its token and its log", 0, 0, false, {0}, status_show},
+     log_accept_loss,
+     false},
+    {"status", "", "Show the daemon, its token and its log", 0, 0, false, {0}, status_show, false},
 };
 #define COMMANDS (sizeof(commands) / sizeof(commands[0]))
 
@@ -133,6 +228,8 @@ static const struct argp_option own_options[] = {
     {"key", OPTION_KEY, "KEYFILE", 0, "Sign with this SSH key, by ssh-keygen", 1},
     {"signature", OPTION_SIGNATURE, "FILE", 0,
      "Take what ssh-keygen -Y sign -n custody-approval wrote; - is standard input", 1},
+    {"wait", OPTION_WAIT, NULL, 0, "Show each step until it has ended", 1},
+    {"file", OPTION_FILE, "FILE", 0, "The trust file [" TRUST_FILE "]", 1},
     {"vkey-out", OPTION_VKEY_OUT, "FILE", 0, "Write the log's verifier key to FILE", 1},
     {0},
 };
@@ -205,6 +302,12 @@ static error_t parse_command(int key, char *value, struct argp_state *state)
         return 0;
     case OPTION_VKEY_OUT:
         line->ctl->vkey_out = value;
+        return 0;
+    case OPTION_WAIT:
+        line->ctl->wait = true;
+        return 0;
+    case OPTION_FILE:
+        line->ctl->file = value;
         return 0;
     case OPTION_GENERATION:
         line->ctl->generation = ctl_generation(value);
@@ -293,25 +396,50 @@ static char *list_commands(int key, const char *text, void *input)
     return list;
 }
 
-// The command whose words stand at argv[0]…; `*used` is how many they are.
+// How many of the command's words argv begins with; `*all` says whether that is all of them.
+static int match_words(const char *words, int argc, char **argv, bool *all)
+{
+    int matched = 0;
+    *all = false;
+    while (!*all && matched < argc) {
+        size_t length = strcspn(words, " ");
+        if (strlen(argv[matched]) != length || strncmp(argv[matched], words, length) != 0)
+            break;
+        matched++;
+        *all = words[length] == '\0';
+        words += length + 1;
+    }
+    return matched;
+}
+
+// The command whose words stand at argv[0]...; NULL where there is none. `*used` is how many of the
+// words are known, at least those that were found.
 static const struct command *find_command(int argc, char **argv, int *used)
 {
+    *used = 0;
     for (size_t i = 0; i < COMMANDS; i++) {
-        const char *space = strchr(commands[i].words, ' ');
-        size_t length =
-            space != NULL ? (size_t)(space - commands[i].words) : strlen(commands[i].words);
-        if (strlen(argv[0]) != length || strncmp(argv[0], commands[i].words, length) != 0)
-            continue;
-        *used = space != NULL ? 2 : 1;
-        if (space == NULL || (argc > 1 && strcmp(argv[1], space + 1) == 0))
+        bool all;
+        int matched = match_words(commands[i].words, argc, argv, &all);
+        if (matched > *used)
+            *used = matched;
+        if (all)
             return &commands[i];
     }
     return NULL;
 }
 
+static enum ctl_exit fail_unknown(int argc, char **argv, int used)
+{
+    fputs("custodyctl: unknown command '", stderr);
+    for (int i = 0; i < argc && i <= used; i++)
+        fprintf(stderr, "%s%s", i > 0 ? " " : "", argv[i]);
+    fputs("': see 'custodyctl --help'\n", stderr);
+    return CTL_USAGE;
+}
+
 static enum ctl_exit run(const struct command *command, struct ctl *ctl)
 {
-    enum ctl_exit result = ctl_connect(ctl);
+    enum ctl_exit result = command->without_daemon ? CTL_OK : ctl_connect(ctl);
     if (result == CTL_OK)
         result = command->run(ctl);
     custody_close(ctl->custody);
@@ -330,19 +458,16 @@ int main(int argc, char **argv)
         .children = children,
         .help_filter = list_commands,
     };
-    struct ctl ctl = {.socket = CUSTODY_SOCKET, .timeout_ms = DEFAULT_TIMEOUT_MS};
+    struct ctl ctl = {
+        .socket = CUSTODY_SOCKET, .timeout_ms = DEFAULT_TIMEOUT_MS, .file = TRUST_FILE};
     struct whole whole = {.ctl = &ctl};
     argp_program_version = "custodyctl (custody) " PACKAGE_VERSION;
     argp_err_exit_status = CTL_USAGE;
     argp_parse(&argp, argc, argv, ARGP_IN_ORDER, NULL, &whole);
-    int used = 1;
+    int used;
     const struct command *command = find_command(argc - whole.first, argv + whole.first, &used);
-    if (command == NULL) {
-        const char *second = whole.first + 1 < argc && used == 2 ? argv[whole.first + 1] : NULL;
-        fprintf(stderr, "custodyctl: unknown command '%s%s%s': see 'custodyctl --help'\n",
-                argv[whole.first], second != NULL ? " " : "", second != NULL ? second : "");
-        return CTL_USAGE;
-    }
+    if (command == NULL)
+        return fail_unknown(argc - whole.first, argv + whole.first, used);
     snprintf(ctl.command, sizeof(ctl.command), "%s", command->words);
     parse_command_line(command, argc - whole.first - (used - 1), argv + whole.first + (used - 1),
                        &ctl);

@@ -72,6 +72,11 @@ enum ctl_exit ctl_fail_here(struct ctl *ctl, const char *format, ...)
     return CTL_FAILED;
 }
 
+enum ctl_exit ctl_written(struct ctl *ctl, int result)
+{
+    return result == 0 ? CTL_OK : ctl_fail_here(ctl, "the output could not be written");
+}
+
 uint64_t ctl_generation(const char *text)
 {
     char *end = NULL;

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // custodyctl status: the daemon, its token and its log at a glance.
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "ctl.h"
 #include "print.h"
+#include "views.h"
 
 static json_t *status_json(const struct custody_status *status)
 {
@@ -41,7 +43,44 @@ static void print_head(const struct custody_status *status)
                       "custody: ask the vendor");
 }
 
-static void status_print(const struct custody_status *status)
+static void print_rotations(const struct views *views)
+{
+    if (views_count(views) > 0)
+        puts("keys");
+    for (size_t i = 0; i < views_count(views); i++)
+        views_print_line(views_at(views, i));
+}
+
+static json_t *rotations_json(const struct views *views)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < views_count(views); i++) {
+        const struct custody_view *view = views_at(views, i);
+        json_array_append_new(
+            list, json_pack("{so so sI sb so}", "key", print_json_text(view->key), "generation",
+                            view->rotation_generation != 0
+                                ? json_integer((json_int_t)view->rotation_generation)
+                                : json_null(),
+                            "failures", (json_int_t)view->rotation_failures, "suspended",
+                            (int)view->suspended, "next_rotation",
+                            print_json_time(view->next_rotation_us)));
+    }
+    return list;
+}
+
+// Those that can be had: none while the log is not open.
+static struct views *fetch_views(struct ctl *ctl, const struct custody_status *status)
+{
+    struct custody_key *keys = NULL;
+    size_t count = 0;
+    if (!status->log_ready || custody_list_keys(ctl->custody, NULL, &keys, &count, NULL) < 0)
+        return NULL;
+    struct views *views = views_get(ctl->custody, keys, count);
+    free(keys);
+    return views;
+}
+
+static void status_print(const struct custody_status *status, const struct views *views)
 {
     char started[PRINT_TIME_SIZE];
     print_field("host", "%s", status->host);
@@ -67,6 +106,7 @@ static void status_print(const struct custody_status *status)
     print_field("generations", "%u", status->keys);
     print_field("open leases", "%u", status->leases);
     print_field("connections", "%u", status->connections);
+    print_rotations(views);
     print_long("log root", status->log_root);
     print_long("log key", status->log_vkey);
     print_long("host key", status->host_vkey);
@@ -80,9 +120,15 @@ enum ctl_exit status_show(struct ctl *ctl)
     struct custody_error err;
     if (custody_status(ctl->custody, &status, &err) < 0)
         return ctl_fail(ctl, &err);
-    if (!ctl->json)
-        status_print(&status);
-    else if (print_json(status_json(&status)) < 0)
-        return ctl_fail_here(ctl, "the output could not be written");
-    return CTL_OK;
+    struct views *views = fetch_views(ctl, &status);
+    json_t *value = ctl->json ? status_json(&status) : NULL;
+    enum ctl_exit result = CTL_OK;
+    if (value != NULL)
+        json_object_set_new(value, "rotations", rotations_json(views));
+    if (ctl->json)
+        result = ctl_written(ctl, print_json(value));
+    else
+        status_print(&status, views);
+    views_free(views);
+    return result;
 }
