@@ -71,13 +71,17 @@ class Link:
         self.net.__exit__(*exc)
 
     def wait_set(self, epoch, timeout=PATIENCE):
-        """Waits until both ends have recorded the epoch as set -> the key that both interfaces have."""
-        for host in (self.maker, self.taker):
-            wait_for(lambda: ("psk.set", epoch) in of_psk(host),
-                     f"{host.name}: epoch {epoch} set\n{tail(host.applier_log)}", timeout, 0.1)
-        keys = psk_on(self.net.server) | psk_on(self.net.clients[0])
-        assert len(keys) == 1 and "" not in keys
-        return keys.pop()
+        """Waits until the epoch is the latest that both ends have recorded as set -> the key on both interfaces."""
+        seen = set()
+
+        def agreed():
+            seen.clear()
+            seen.update(psk_on(self.net.server) | psk_on(self.net.clients[0]))
+            return len(seen) == 1 and all(
+                [e for e in of_psk(host) if e[0] == "psk.set"][-1:] == [("psk.set", epoch)] for host in (self.maker, self.taker))
+        wait_for(agreed, f"epoch {epoch} on both ends\n{self.fleet.logs()}", timeout, 0.05)
+        assert "" not in seen
+        return seen.pop()
 
     def latest(self, end):
         return max(int(line.split("\t")[1]) for line in
@@ -86,7 +90,7 @@ class Link:
 
 def test_three_epochs_under_traffic_lose_nothing(tmp_path):
     """Each epoch is made, sent, received and set by both; the key rotation after it forces the handshake that proves it."""
-    with Link(tmp_path, psk_lifetime=2) as link, Traffic(link.net, rate=200) as traffic:
+    with Link(tmp_path, psk_lifetime=5) as link, Traffic(link.net, rate=200) as traffic:
         keys = [""]
         for epoch in (1, 2, 3):
             key = link.wait_set(epoch)
