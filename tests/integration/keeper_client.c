@@ -73,6 +73,7 @@ static const struct {
     FIELD("receive_key", BYTES, receive_key),
     FIELD("address", TEXT, address),
     FIELD("port", NUMBER32, port),
+    FIELD("count", NUMBER64, count),
     FIELD("previous", TEXT, previous),
     FIELD("move_sha256", TEXT, move_sha256),
     FIELD("method", TEXT, method),

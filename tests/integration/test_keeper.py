@@ -364,10 +364,10 @@ PERIOD = dict(not_before_us=1_790_000_000_000_000, not_after_us=1_792_000_000_00
 def test_bundle_says_all_that_its_record_does(honest):
     status = honest.keeper.ok("status")
     answer = honest.do(PUBLISH, "key.published", key="wga", generation=1, public_key=honest.public, bundle_state=1,
-                       receive_key=OTHER_KEY, address="fd00::1", port=51821, previous="ab" * 32, **PERIOD)
+                       receive_key=OTHER_KEY, address="fd00::1", port=51821, count=3, previous="ab" * 32, **PERIOD)
     assert verify_note(answer["body"]["note"], status["host_vkey"]).splitlines()[4:] == [
         "state pre-active", f"public-key {base64.b64encode(honest.public).decode()}",
-        f"receive-key {base64.b64encode(OTHER_KEY).decode()}", "address fd00::1", "port 51821",
+        f"receive-key {base64.b64encode(OTHER_KEY).decode()}", "address fd00::1", "port 51821", "peers 3",
         "not-before 2026-09-21T14:13:20.000000Z", "not-after 2026-10-14T17:46:40.000000Z", f"previous {'ab' * 32}"]
 
 
@@ -780,7 +780,8 @@ def test_entries_before_the_log_is_open(token, start):
     (dict(lease=""), "INVALID_ARGUMENT", "lease"),
     (dict(applier_public_key=bytes(32)), "INVALID_ARGUMENT", "applier's public key"),
     (dict(applier_public_key=b"\1" + bytes(31)), "INVALID_ARGUMENT", "low order"),
-    (dict(purpose=2), "PERMISSION_DENIED", "another purpose"),
+    (dict(purpose=RECEIVE), "PERMISSION_DENIED", "another purpose"),
+    (dict(purpose=PRESHARED), "INVALID_ARGUMENT", "a preshared key needs"),
 ])
 def test_release_that_cannot_be_done_fails_alone(honest, bent, code, words):
     fields = honest.release_fields("wga", 1, honest.public, honest.applier.public_key)

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Decisions about a link's preshared key: a table of situations, both ends of a link played against
 // each other, and the judgement of notes.
-#include "psk_plan.h"
+#include "tools/applier/psk_plan.h"
 
 #include <stdio.h>
 #include <string.h>
 
-#include "psk_notes.h"
+#include "tools/applier/psk_notes.h"
 #include "tap.h"
 
 #define NOW    INT64_C(1800000000000000)
