@@ -253,7 +253,8 @@ void views_answer(struct call *call)
                                                      state_key_active(daemon->state, key));
     }
     view.policy = &policy;
-    view.seq = state_size(daemon->state);
+    // The state may be ahead of what is signed; whoever watches is told once that is, too.
+    view.seq = log_size(daemon->log);
     answer(call, &view);
     room_free(room);
 }

@@ -287,8 +287,8 @@ struct custody_view {
     char bundle_sha256[65];
     // The policy, in seconds; lifetime 0: no schedule.
     uint32_t lifetime_s, grace_s, window_s, jitter_s, psk_lifetime_s, not_after_s;
-    int64_t next_rotation_us; // 0 = none is due ever
-    uint64_t seq;             // for custody_watch
+    int64_t next_rotation_us;   // 0 = none is due ever
+    uint64_t seq;               // for custody_watch
     struct custody_step *steps; // oldest first
     size_t step_count;
 };
@@ -300,8 +300,8 @@ CUSTODY_API void custody_view_free(struct custody_view *view);
 // comes on the connection's descriptor. One watch at a time; other calls may be made meanwhile. It
 // is answered after a minute at the latest, also where nothing has changed.
 CUSTODY_API int custody_watch(struct custody *custody, uint64_t after, struct custody_error *err);
-// For poll(): readable when custody_watch_take may have something that it had not when it was called
-// last. A call that was made in between may have read the watch's answer already: call
+// For poll(): readable when custody_watch_take may have something that it had not when it was
+// called last. A call that was made in between may have read the watch's answer already: call
 // custody_watch_take once more before waiting. -1 once the connection is lost.
 CUSTODY_API int custody_fd(const struct custody *custody);
 // 1 when the watch was answered (then ask for views and watch again), 0 when not yet or none is

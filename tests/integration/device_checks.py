@@ -532,7 +532,11 @@ def others_are_left_alone(t, kind, dir):
         assert qdisc(t.a) == theirs != before
         t.a.run("tc", "qdisc", "replace", "dev", t.a.interface, "root", "handle", "8:", "tbf", "rate", "1mbit", "burst", "1600",
                 "limit", "77777")
-        assert refusal(driver.ask, "hold", "auto", 1 << 20)[0] == "FAILED_PRECONDITION", "a tbf of someone else's"
+        theirs = qdisc(t.a)
+        code, words = refusal(driver.ask, "hold", "auto", 1 << 20)
+        assert code == "FAILED_PRECONDITION" and "tbf 8:" in words, "a tbf of someone else's"
+        driver.ask("leftover")
+        assert qdisc(t.a) == theirs
     with no_qdisc(t.a), Driver(t.a, "none", without=["net_admin"]) as driver:
         code, words = refusal(driver.ask, "hold", kind, 1 << 20)
         assert code == "PERMISSION_DENIED" and "CAP_NET_ADMIN" in words

@@ -40,6 +40,9 @@ def _remarks(result):
     if account["overflowed"]:
         remarks.append(f"{where}: {account['overflowed']} outer packets found no room in a WireGuard's socket: this machine "
                        "is too slow for the traffic, or too much was released at once")
+    if result["attempts"] > 1:
+        remarks.append(f"{where}: measured {result['attempts']} times, this is the last: before, packets found no room in a "
+                       "WireGuard's socket")
     if account["late"]:
         remarks.append(f"{where}: {account['late']} packets were sent late, by {account['behind_ms']:.0f} ms at most: "
                        "the pause has that in it")

@@ -142,6 +142,49 @@ static void test_keys(void)
     config_free(config);
 }
 
+static void test_times(void)
+{
+    struct config *config = must_read(
+        MIN "key \"a\" { }\n"
+            "key \"b\" { risk = \"weekly\" }\n"
+            "key \"c\" { risk = \"hourly\" jitter = 0 grace = 7 }\n"
+            "key \"d\" { lifetime = 5 grace = 1 window = 1 jitter = 2 psk-lifetime = 9 }\n"
+            "key \"e\" { risk = \"monthly\" }\n"
+            "key \"f\" { risk = \"daily\" }\n");
+    const struct config_key *key = config_find_key(config, "a");
+    CU_ASSERT(key->lifetime_s == 0 && key->grace_s == 300 && key->window_s == 60);
+    CU_ASSERT(key->jitter_s == 0 && key->psk_lifetime_s == 0 && key->not_after_s == 2592000);
+    key = config_find_key(config, "b");
+    CU_ASSERT(key->lifetime_s == 604800 && key->grace_s == 3600 && key->window_s == 300);
+    CU_ASSERT(key->jitter_s == 21600 && key->psk_lifetime_s == 604800);
+    key = config_find_key(config, "c");
+    CU_ASSERT(key->lifetime_s == 3600 && key->grace_s == 7 && key->window_s == 60);
+    CU_ASSERT(key->jitter_s == 0 && key->psk_lifetime_s == 3600);
+    key = config_find_key(config, "d");
+    CU_ASSERT(key->lifetime_s == 5 && key->grace_s == 1 && key->window_s == 1);
+    CU_ASSERT(key->jitter_s == 2 && key->psk_lifetime_s == 9);
+    // A bundle outlives its key.
+    key = config_find_key(config, "e");
+    CU_ASSERT(key->lifetime_s == 2592000 && key->not_after_s == 2 * 2592000);
+    CU_ASSERT(config_find_key(config, "f")->lifetime_s == 86400);
+    config_free(config);
+}
+
+static void test_warning(void)
+{
+    char text[CONFIG_WARNING_SIZE] = "";
+    struct config *config = must_read(
+        MIN "key \"a\" { lifetime = 1000 grant \"g\" { " GRANT " } }\n"
+            "key \"b\" { grant \"g\" { " GRANT " } }\n"
+            "key \"c\" { lifetime = 1000 grant \"g\" { uid = 0 unit = \"any\" rate = \"1/1\" "
+            "reasons = { \"BOOT\", \"ROTATION\" } } }\n");
+    CU_ASSERT(config_key_warning(&config->keys[0], text));
+    CU_ASSERT_PTR_NOT_NULL(strstr(text, "key 'a' has a lifetime, but no grant for ROTATION"));
+    CU_ASSERT(!config_key_warning(&config->keys[1], text));
+    CU_ASSERT(!config_key_warning(&config->keys[2], text));
+    config_free(config);
+}
+
 // ---- what is refused ----
 
 static const struct {
@@ -233,6 +276,20 @@ static const struct {
     {MIN
      "key \"a\" { grant \"g\" { uid = 0 unit = \"any\" rate = \"1/1\" reasons = { \"boot\" } } }\n",
      3, "'boot' is no reason"},
+    // a key's times
+    {MIN "key \"a\" { risk = \"yearly\" }\n", 3, "'risk' is 'yearly'"},
+    {MIN "key \"a\" { risk = \"daily\"\n risk = \"daily\" }\n", 4, "'risk' is given twice"},
+    {MIN "key \"a\" { lifetime = 4 }\n", 3, "'lifetime' is 4: it must be 5 to"},
+    {MIN "key \"a\" { lifetime = 0 }\n", 3, "'lifetime' is 0"},
+    {MIN "key \"a\" { window = 0 }\n", 3, "'window' is 0: it must be 1 to 3600"},
+    {MIN "key \"a\" { window = 3601 }\n", 3, "'window' is 3601"},
+    {MIN "key \"a\" { jitter = -1 }\n", 3, "'jitter' is -1"},
+    {MIN "key \"a\" { psk-lifetime = 0 }\n", 3, "'psk-lifetime' is 0"},
+    {MIN "key \"a\" { jitter = 1 }\n", 3, "'jitter' but no 'lifetime'"},
+    {MIN "key \"a\" {\n lifetime = 1000\n jitter = 501\n}\n", 6, "at most half of the lifetime"},
+    {MIN "key \"a\" {\n lifetime = 300\n}\n", 5, "at most the lifetime, 300"},
+    {MIN "key \"a\" { risk = \"hourly\" grace = 3500 }\n", 3, "'window' and 'grace'"},
+    {MIN "key \"a\" { lifetime = 1000 not-after = 999 }\n", 3, "at least the lifetime"},
     // the file's form
     {MIN "key \"a\" {\n", 0, "'}' is missing"},
     {MIN "key \"a\" { grant \"g\" { " GRANT "\n", 0, "'}' is missing"},
@@ -339,6 +396,8 @@ int main(void)
         {"defaults, and nothing granted", test_defaults},
         {"every option", test_values},
         {"keys and grants", test_keys},
+        {"a key's times, by risk or one by one", test_times},
+        {"a warning", test_warning},
         {"each fault with its line", test_faults},
         {"rates that are none", test_rates},
         {"reading again keeps what cannot change", test_take_policy},

@@ -320,6 +320,8 @@ static void test_bundles(void)
     r.bundle_state = BUNDLE_NONE;
     must_take(state, &r);
     CU_ASSERT_PTR_NULL(rotations_find(state_rotations(state), "wg0"));
+    r = next(state, RECORD_KEY_PUBLISHED, 1);
+    r.bundle_state = BUNDLE_NONE;
     strcpy(r.address, "10.0.0.1");
     r.port = 51821;
     refused(state, &r, "bundle_state is missing");

@@ -198,9 +198,26 @@ static int record_move(struct tended *tended, struct tended_peer *peer, const ch
     return 0;
 }
 
+// Whether the log must hear that it is staged before it may hear of a move: all but the first key
+// of a counterpart.
+static bool is_unknown(const struct tended *tended, const struct tended_peer *peer,
+                       uint64_t generation)
+{
+    if (counterparts_key(tended, peer) == NULL)
+        return false;
+    for (size_t i = 0; i < tended->view->peer_count; i++)
+        if (tended->view->peers[i].generation == generation &&
+            strcmp(tended->view->peers[i].host, peer->setup->host) == 0 &&
+            strcmp(tended->view->peers[i].key, peer->setup->key) == 0)
+            return false;
+    return true;
+}
+
 static int move(struct tended *tended, struct tended_peer *peer, const struct plan_step *step,
                 struct error *err)
 {
+    if (is_unknown(tended, peer, step->generation) && stage(tended, peer, step, err) != 0)
+        return -1;
     if (give_allowed_ips(tended, peer, step->public_key, err) != 0)
         return -1;
     peer->unrecorded_generation = step->generation;

@@ -236,14 +236,20 @@ struct plan_own plan_for_own(const struct custody_view *view,
     if (view->suspended)
         return own;
     if (active == NULL) {
-        // The first key; or, after a revocation, its replacement, which waits for nobody.
-        if (next == NULL || (is_key(next, device_key) && !rotating))
+        // The first key; or, after a revocation, its replacement, which waits for nobody, but for its
+        // rotation to be open.
+        bool replaces = plan_in_state(view, CUSTODY_KEY_COMPROMISED) != NULL;
+        if (next == NULL || (is_key(next, device_key) && !rotating) || (replaces && !rotating))
             return own;
         own = (struct plan_own){PLAN_SET_KEY, next->generation,
                                 rotating ? CUSTODY_REASON_ROTATION : CUSTODY_REASON_BOOT};
         return own;
     }
     own.generation = active->generation;
+    if (view->rotation_generation == active->generation && is_key(active, device_key)) {
+        own.kind = PLAN_REPLACED;
+        return own;
+    }
     if (rotating && is_key(next, device_key)) {
         own.kind = PLAN_TAKE_OVER;
         own.generation = next->generation;

@@ -67,6 +67,7 @@ enum plan_own_kind {
     PLAN_SET_KEY,   // release `generation` for `reason` and set it
     PLAN_ROTATE,    // a rotation to `generation` is open: go on with it
     PLAN_TAKE_OVER, // … and the interface has that key already: see whether it is confirmed
+    PLAN_REPLACED,  // … and that is the active one: it replaces a compromised one
 };
 
 struct plan_own {

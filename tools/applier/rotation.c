@@ -46,8 +46,8 @@ static int end_rotation(struct tended *tended, uint64_t generation, bool confirm
 
 // A counterpart's step with our key. What cannot be recorded stops nothing.
 static void record_theirs(struct tended *tended, const struct tended_peer *peer,
-                          enum custody_peer_state state, enum custody_peer_state acknowledged,
-                          const char *detail)
+                          uint64_t generation, enum custody_peer_state state,
+                          enum custody_peer_state acknowledged, const char *detail)
 {
     struct custody_error theirs = {0};
     struct error err;
@@ -55,7 +55,7 @@ static void record_theirs(struct tended *tended, const struct tended_peer *peer,
                                      .state = state,
                                      .peer = peer->setup->host,
                                      .peer_key = peer->setup->key,
-                                     .generation = tended->view->rotation_generation,
+                                     .generation = generation,
                                      .acknowledged = acknowledged,
                                      .detail = detail};
     if (tended->world->custody == NULL ||
@@ -119,20 +119,29 @@ static void settle_required(struct tended *tended)
     }
 }
 
+// What the counterpart has signed about a generation of ours; its state is PEER_NONE where it has
+// not.
+static int look_for(struct tended *tended, struct tended_peer *peer, const struct custody_key *key,
+                    struct acknowledgement *ack, struct error *err)
+{
+    struct acknowledgements_own own = {.host = tended->world->own_host,
+                                       .key = tended->setup->key,
+                                       .generation = key->generation,
+                                       .public_key = key->public_key,
+                                       .now_us = tended_now_us(),
+                                       .tolerance_us = tended->world->setup->clock_tolerance_s *
+                                                       INT64_C(1000000)};
+    memset(ack, 0, sizeof *ack);
+    return acknowledgements_look(peer->acknowledgements, tended->world->registry,
+                                 tended->world->trust, &own, ack, err);
+}
+
 static int take_acknowledgement(struct tended *tended, struct tended_peer *peer, struct error *err)
 {
     const struct custody_key *next =
         plan_generation(tended->view, tended->view->rotation_generation);
-    struct acknowledgement ack = {0};
-    struct acknowledgements_own own = {.host = tended->world->own_host,
-                                       .key = tended->setup->key,
-                                       .generation = next->generation,
-                                       .public_key = next->public_key,
-                                       .now_us = tended_now_us(),
-                                       .tolerance_us = tended->world->setup->clock_tolerance_s *
-                                                       INT64_C(1000000)};
-    int rc = acknowledgements_look(peer->acknowledgements, tended->world->registry,
-                                   tended->world->trust, &own, &ack, err);
+    struct acknowledgement ack;
+    int rc = look_for(tended, peer, next, &ack, err);
     size_t length = 0;
     if (ack.state != PEER_STAGED ||
         sodium_hex2bin(peer->move_sha256, sizeof peer->move_sha256, ack.move_sha256,
@@ -142,7 +151,8 @@ static int take_acknowledgement(struct tended *tended, struct tended_peer *peer,
     if (!peer->acknowledged) {
         tended_tell(tended, "%s has staged generation %" PRIu64, peer->setup->host,
                     next->generation);
-        record_theirs(tended, peer, CUSTODY_PEER_ACKNOWLEDGED, CUSTODY_PEER_STAGED, NULL);
+        record_theirs(tended, peer, next->generation, CUSTODY_PEER_ACKNOWLEDGED,
+                      CUSTODY_PEER_STAGED, NULL);
     }
     peer->acknowledged = true;
     return rc;
@@ -257,13 +267,13 @@ static int confirm(struct attempt *attempt, struct error *err)
     report(tended, attempt->released, true, "");
     for (size_t i = 0; i < attempt->cutover.peer_count; i++)
         if (attempt->cutover.peers[i].moved)
-            record_theirs(tended, attempt->of[i], CUSTODY_PEER_ACKNOWLEDGED, CUSTODY_PEER_MOVED,
-                          NULL);
+            record_theirs(tended, attempt->of[i], attempt->cutover.generation,
+                          CUSTODY_PEER_ACKNOWLEDGED, CUSTODY_PEER_MOVED, NULL);
     for (size_t i = 0; i < tended->peer_count; i++)
         if (!tended->peers[i].required && !tended->peers[i].late) {
             tended->peers[i].late = true;
-            record_theirs(tended, &tended->peers[i], CUSTODY_PEER_LATE, 0,
-                          "no handshake lately: it converges from the registry");
+            record_theirs(tended, &tended->peers[i], attempt->cutover.generation, CUSTODY_PEER_LATE,
+                          0, "no handshake lately: it converges from the registry");
         }
     if (tended->hold != NULL)
         tended_tell(tended, "outgoing packets waited for %d ms", attempt->cutover.held_ms);
@@ -406,6 +416,53 @@ int rotation_take_over(struct tended *tended, struct error *err)
     else
         rc = again_or_end(tended, &why, err);
     attempt_free(&attempt);
+    return rc;
+}
+
+int rotation_replaced(struct tended *tended, struct error *err)
+{
+    struct attempt attempt;
+    struct error why = {.code = ERROR_OK};
+    settle_required(tended);
+    if (attempt_make(&attempt, tended, err) != 0)
+        return -1;
+    attempt.cutover.hold = NULL;
+    attempt.cutover.guard = NULL;
+    int rc = cutover_probe(&attempt.cutover, READY_MS, &why);
+    tended->settle_ms = device_now_ms() + SETTLE_MS;
+    // It is in use either way: there is nothing to go back to.
+    if (rc == 0 || is_over(tended))
+        rc =
+            end_rotation(tended, attempt.cutover.generation, true, rc == 0 ? "" : why.message, err);
+    else
+        rc = again_or_end(tended, &why, err);
+    attempt_free(&attempt);
+    return rc;
+}
+
+int rotation_take_drops(struct tended *tended, struct error *err)
+{
+    int rc = 0;
+    for (size_t i = 0; i < tended->view->generation_count; i++) {
+        const struct custody_key *key = &tended->view->generations[i];
+        if (key->state != CUSTODY_KEY_COMPROMISED)
+            continue;
+        for (size_t j = 0; j < tended->peer_count; j++) {
+            struct tended_peer *peer = &tended->peers[j];
+            struct acknowledgement ack;
+            if (peer->dropped_generation >= key->generation)
+                continue;
+            if (look_for(tended, peer, key, &ack, err) != 0)
+                rc = -1;
+            if (ack.state != PEER_RETIRED)
+                continue;
+            peer->dropped_generation = key->generation;
+            tended_tell(tended, "%s has dropped generation %" PRIu64, peer->setup->host,
+                        key->generation);
+            record_theirs(tended, peer, key->generation, CUSTODY_PEER_ACKNOWLEDGED,
+                          CUSTODY_PEER_RETIRED, NULL);
+        }
+    }
     return rc;
 }
 

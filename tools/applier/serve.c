@@ -391,6 +391,8 @@ static int loop(struct server *server, struct error *err)
             sd_notify(0, "READY=1");
             server->ready = true;
         }
+        // Its answer may have come with another one, and so wake nobody.
+        take_watch(server);
         if (wait_for_something(server, err) != 0)
             return -1;
         take_signals(server);

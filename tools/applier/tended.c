@@ -256,9 +256,11 @@ static int tend_rotation(struct tended *tended, const char *yield, struct error 
 {
     struct plan_own own = plan_for_own(tended->view, tended->there->public_key, tended->seen_before,
                                        tended->has_ours ? tended->ours : NULL);
-    if (own.kind != PLAN_ROTATE)
-        return 0;
-    return rotation_go_on(tended, yield, err);
+    if (rotation_take_drops(tended, err) != 0)
+        return -1;
+    if (own.kind == PLAN_REPLACED)
+        return rotation_replaced(tended, err);
+    return own.kind == PLAN_ROTATE ? rotation_go_on(tended, yield, err) : 0;
 }
 
 // The steps of one pass, each with what the one before has left: the first failure ends it, but

@@ -74,8 +74,9 @@ struct tended_peer {
     int64_t moved_next_ms;
     // Our next key, on its interface.
     bool required;
-    bool acknowledged; // as recorded
-    bool late;         // as recorded
+    bool acknowledged;           // as recorded
+    bool late;                   // as recorded
+    uint64_t dropped_generation; // of ours, compromised: the highest that it said it has dropped
     uint8_t move_sha256[32];
     struct tended_psk psk;
 };
