@@ -217,6 +217,7 @@ static int choose_epoch(struct call *call, struct error *err)
     return check_hold(state, record->key, err);
 }
 
+// Who may rotate may go back, too: an end that could not would be cut off.
 void release_preshared(struct call *call, const Custody__V1__ReleasePsk *request)
 {
     struct record *record = &call->record;
@@ -237,7 +238,8 @@ void release_preshared(struct call *call, const Custody__V1__ReleasePsk *request
     if (take_recipient(record, request->reason, &request->applier_public_key, &err) != 0)
         call_fail(call, &err);
     else if (policy_release(call->daemon->config, call->daemon->rates, &call->actor, record->key,
-                            record->reason, monotonic_us(), &err) != 0 ||
+                            record->reason == REASON_ROLLBACK ? REASON_ROTATION : record->reason,
+                            monotonic_us(), &err) != 0 ||
              choose_epoch(call, &err) != 0)
         call_deny(call, &err);
     else

@@ -68,6 +68,11 @@ static void test_roles(void)
     end.setup.psk = SETUP_PSK_AUTO;
     end.key.has_active = false;
     CU_ASSERT_EQUAL(ask(&end).role, PSK_ROLE_NONE);
+    begin(&end);
+    end.in.present = true; // one that custody did not make
+    CU_ASSERT_EQUAL(ask(&end).role, PSK_ROLE_NONE);
+    end.in.own.made = 1;
+    CU_ASSERT_EQUAL(ask(&end).role, PSK_ROLE_MAKE);
 }
 
 static void test_roles_stay(void)

@@ -14,6 +14,7 @@
 
 #define MOVED_TIMES    6    // that a move is told,
 #define MOVED_AGAIN_MS 8    // doubling from here
+#define BUSY_AGAIN_MS  1000
 #define HOT_MS         2000 // how long to look closely once asked whether we are ready
 
 // ---- addresses ----
@@ -306,6 +307,13 @@ static int look_at(struct tended *tended, struct tended_peer *peer, struct error
     return rc;
 }
 
+static void look_soon(struct tended *tended)
+{
+    int64_t due = device_now_ms() + BUSY_AGAIN_MS;
+    if (due < tended->due_ms)
+        tended->due_ms = due;
+}
+
 static int tend(struct tended *tended, struct tended_peer *peer, const char **yield,
                 struct error *err)
 {
@@ -335,8 +343,10 @@ static int tend(struct tended *tended, struct tended_peer *peer, const char **yi
     for (size_t i = 0; i < plan.count; i++) {
         // A new key is not acknowledged while the link's ends may have different preshared keys:
         // its host would force a handshake that fails.
-        if (plan.steps[i].kind == PLAN_STAGE && psk_is_busy(tended, peer))
+        if (plan.steps[i].kind == PLAN_STAGE && psk_is_busy(tended, peer)) {
+            look_soon(tended);
             continue;
+        }
         if (carry_out(tended, peer, &plan.steps[i], err) != 0)
             return -1;
         done++;

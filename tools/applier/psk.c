@@ -82,7 +82,7 @@ static void fill_plan(const struct tended *tended, const struct tended_peer *pee
         .now_us = tended_now_us(),
     };
     for (size_t i = 0; i < count; i++)
-        in->missing = in->missing || !keys[i]->has_preshared;
+        *(keys[i]->has_preshared ? &in->present : &in->missing) = true;
 }
 
 bool psk_is_busy(const struct tended *tended, const struct tended_peer *peer)
@@ -248,12 +248,12 @@ static int release_and_set(struct tended *tended, const struct tended_peer *peer
 static int set(struct tended *tended, struct tended_peer *peer, const struct psk_plan_in *in,
                const struct psk_plan *plan, struct error *err)
 {
+    if (release_and_set(tended, peer, plan, err) != 0)
+        return -1;
     if (plan->repair)
         peer->psk.repaired_us = in->handshake_us;
     if (plan->back)
         peer->psk.not_before_us = in->now_us + PSK_RETRY_US;
-    if (release_and_set(tended, peer, plan, err) != 0)
-        return -1;
     peer->psk.unrecorded = true;
     peer->psk.unrecorded_epoch = plan->epoch;
     peer->psk.seen = true;

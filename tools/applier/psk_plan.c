@@ -32,6 +32,9 @@ static enum psk_role find_role(const struct psk_plan_in *in)
     bool theirs = in->says->made.state == PSK_NOTE_MADE;
     if (in->setup->psk == SETUP_PSK_NONE)
         return PSK_ROLE_NONE;
+    // A preshared key that was there before custody's: nobody could go back to it.
+    if (in->own.received == 0 && in->own.made == 0 && in->present)
+        return PSK_ROLE_NONE;
     // What is in use is gone on with; peers may come and go.
     if (in->own.received > 0)
         return PSK_ROLE_TAKE;

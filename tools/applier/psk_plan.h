@@ -43,7 +43,7 @@ struct psk_plan_in {
     const struct psk_says *says;        // and of the preshared key
     struct custody_psk own;             // by our log; all zeros: nothing yet
     bool rotating;                      // a private key of either end is being replaced
-    bool missing;          // the interface has the peer without a preshared key
+    bool missing, present; // the interface has the peer without, with a preshared key
     bool seen_before;      // this process saw the interface with the preshared key
     int64_t handshake_us;  // the latest with any of its keys; 0 = none
     int64_t repaired_us;   // the handshake after which the key was set again; 0 = none
