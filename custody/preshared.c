@@ -182,7 +182,8 @@ static int ask_keeper(struct call *call, const Custody__V1__TakePsk *request, st
         return error_set(err, ERROR_FAILED_PRECONDITION, "this host has no receive key yet");
     struct keeper_request *ask = calloc(1, sizeof(*ask));
     if (ask == NULL)
-        return error_set(err, ERROR_RESOURCE_EXHAUSTED, "out of memory for a request to the keeper");
+        return error_set(err, ERROR_RESOURCE_EXHAUSTED,
+                         "out of memory for a request to the keeper");
     struct keeper_receive *receive = &ask->body.receive;
     memcpy(receive->key, call->record.key, sizeof(receive->key));
     memcpy(receive->peer, call->record.peer, sizeof(receive->peer));

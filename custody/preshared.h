@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Preshared keys: made for a link's other end, taken from it, and recorded as set. Released they are
-// as private keys are (release.h).
+// Preshared keys: made for a link's other end, taken from it, and recorded as set. Released they
+// are as private keys are (release.h).
 #ifndef CUSTODY_PRESHARED_H
 #define CUSTODY_PRESHARED_H
 

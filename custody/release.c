@@ -32,12 +32,11 @@ static int64_t monotonic_us(void)
 // so.
 static void record_failure(struct daemon *daemon, const struct commit_result *result)
 {
-    struct record record = {.event = RECORD_RELEASE_FAILED,
-                            .generation = result->record->generation,
-                            .purpose = result->record->purpose == PURPOSE_PRESHARED
-                                           ? PURPOSE_PRESHARED
-                                           : PURPOSE_NONE,
-                            .code = result->error.code};
+    struct record record = {
+        .event = RECORD_RELEASE_FAILED,
+        .generation = result->record->generation,
+        .purpose = result->record->purpose == PURPOSE_PRESHARED ? PURPOSE_PRESHARED : PURPOSE_NONE,
+        .code = result->error.code};
     memcpy(record.key, result->record->key, sizeof(record.key));
     memcpy(record.lease, result->record->lease, sizeof(record.lease));
     snprintf(record.detail, sizeof(record.detail), "the keeper let nothing out: %.400s",
@@ -155,6 +154,12 @@ static int choose_generation(struct call *call, struct error *err)
                          "generation %" PRIu64 " of key '%s' is %s: not released for %s",
                          key->generation, key->name, lifecycle_state_name(key->state),
                          record_reason_name(record->reason));
+    if (key->purpose == PURPOSE_IMPORTED && !lifecycle_may_release_imported(record->reason))
+        return error_set(err, ERROR_FAILED_PRECONDITION,
+                         "generation %" PRIu64
+                         " of key '%s' was imported: it is released for BOOT, "
+                         "RESTORE and ROLLBACK alone",
+                         key->generation, key->name);
     if (key->state == KEY_DEACTIVATED &&
         commit_now_us() > key->deactivated_us + config->grace_s * INT64_C(1000000))
         return error_set(err, ERROR_FAILED_PRECONDITION,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Release, publish, acknowledge, refresh, adopt, destroy, and a preshared key's steps: each takes its arguments from the record
-// and from nowhere else.
+// Release, publish, acknowledge, refresh, adopt, destroy, and a preshared key's steps: each takes
+// its arguments from the record and from nowhere else.
 #include "action.h"
 
 #include <inttypes.h>
@@ -11,6 +11,7 @@
 #include "acknowledgement.h"
 #include "bundle.h"
 #include "freshness.h"
+#include "lifecycle.h"
 #include "preshared.h"
 #include "psk_note.h"
 
@@ -24,7 +25,7 @@ static const struct {
     enum record_event event, or_event;
 } actions[] = {
     [KEEPER_ACTION_INIT] = {"INIT", RECORD_TOKEN_INITIALISED, RECORD_NONE},
-    [KEEPER_ACTION_ADOPT] = {"ADOPT", RECORD_KEY_GENERATED, RECORD_NONE},
+    [KEEPER_ACTION_ADOPT] = {"ADOPT", RECORD_KEY_GENERATED, RECORD_KEY_IMPORTED},
     [KEEPER_ACTION_RELEASE] = {"RELEASE", RECORD_RELEASE_GRANTED, RECORD_NONE},
     [KEEPER_ACTION_DESTROY] = {"DESTROY", RECORD_KEY_DESTROYING, RECORD_NONE},
     [KEEPER_ACTION_PUBLISH] = {"PUBLISH", RECORD_KEY_PUBLISHED, RECORD_NONE},
@@ -159,7 +160,13 @@ static int check_release(struct vault *vault, const struct blob *blob, const str
 {
     if (check_recipient(record, err) != 0)
         return -1;
-    if (blob->purpose != PURPOSE_WIREGUARD ||
+    bool imported = blob->purpose == PURPOSE_IMPORTED;
+    if (imported && !lifecycle_may_release_imported((enum record_reason)record->reason))
+        return error_set(err, ERROR_FAILED_PRECONDITION,
+                         "%s generation %" PRIu64 " was imported: it is released for BOOT, RESTORE "
+                         "and ROLLBACK alone",
+                         record->key, record->generation);
+    if ((blob->purpose != PURPOSE_WIREGUARD && !imported) ||
         (record->purpose != PURPOSE_NONE && record->purpose != blob->purpose))
         return error_set(err, ERROR_PERMISSION_DENIED,
                          "%s generation %" PRIu64 " is sealed for another purpose", record->key,
@@ -302,7 +309,8 @@ static int adopt(struct vault *vault, const struct record *record, struct error 
     if (blob == NULL)
         return error_set(err, ERROR_NOT_FOUND, "the token holds no new key %s generation %" PRIu64,
                          record->key, record->generation);
-    if (blob->purpose != record->purpose)
+    if (blob->purpose != record->purpose ||
+        (record->event == RECORD_KEY_IMPORTED) != (blob->purpose == PURPOSE_IMPORTED))
         return error_set(err, ERROR_PERMISSION_DENIED,
                          "%s generation %" PRIu64 " is sealed for another purpose than the record "
                          "names",

@@ -34,11 +34,14 @@ enum keeper_op {
                        // waits is written into the token first
     KEEPER_GENERATE,   // generate -> generated; seals a new key as custody-new/NAME/GENERATION,
                        // releasable to nobody
-    KEEPER_RECEIVE,    // receive -> nothing; seals what another host sent as custody-new/…, likewise
-    KEEPER_LOG_OPEN,   // log_open -> log_opened; must precede the first ENTRY
-    KEEPER_ENTRY,      // entry; no answer of its own
+    KEEPER_RECEIVE, // receive -> nothing; seals what another host sent as custody-new/…, likewise
+    KEEPER_LOG_OPEN, // log_open -> log_opened; must precede the first ENTRY
+    KEEPER_ENTRY,    // entry; no answer of its own
     KEEPER_COMMIT, // commit -> a KEEPER_ENTRY answer for each entry whose action is not NONE, then
                    // committed
+    KEEPER_OFFER,  // import -> offered; the key that a private key is to be boxed to
+    KEEPER_IMPORT, // import -> generated; seals it as custody-new/..., releasable to
+                   // nobody
 };
 
 // What an entry asks of the keeper besides being committed. The arguments are the record's own
@@ -46,8 +49,8 @@ enum keeper_op {
 enum keeper_action {
     KEEPER_ACTION_NONE = 0,
     KEEPER_ACTION_INIT,  // token.initialised: names the keys the token holds; checked
-    KEEPER_ACTION_ADOPT, // key.generated: custody-new/… becomes custody-key/…; the public key is
-                         // checked
+    KEEPER_ACTION_ADOPT, // key.generated, key.imported: custody-new/… becomes custody-key/…; the
+                         // public key is checked
     KEEPER_ACTION_RELEASE,     // release.granted: unsealed (or, a preshared key that was made here,
                                // derived) into a box for applier_public_key
     KEEPER_ACTION_DESTROY,     // key.destroying
@@ -130,6 +133,17 @@ struct keeper_receive {
     uint8_t box[PSK_BOX_SIZE];
 };
 
+// A private key that an interface has already (import.h).
+struct keeper_import {
+    char key[KEY_MAX + 1];
+    uint64_t generation; // above every generation of this key in the token
+    uint8_t public_key[RECORD_KEY_SIZE];
+    uint8_t box[KEEPER_BOX_SIZE]; // IMPORT: crypto_box_seal of the private key to the offer's key
+};
+struct keeper_offered {
+    char note[NOTE_MAX]; // an import offer, signed with custody-log
+};
+
 // Where the log stands. The keeper reads the segment itself (DIR/log/FIRST.jsonl, its own read-only
 // descriptor), recomputes the root of `size` leaves from `edge` (of the `first` leaves before the
 // segment) and its lines, and compares it with the signed head: custodyd's word is believed for
@@ -186,6 +200,7 @@ struct keeper_request {
         struct keeper_list_request list;
         struct keeper_generate generate;
         struct keeper_receive receive;
+        struct keeper_import import;
         struct keeper_log_open log_open;
         struct keeper_entry entry;
         struct keeper_commit commit;
@@ -204,6 +219,7 @@ struct keeper_reply {
         struct keeper_probe probe;
         struct keeper_list list;
         struct keeper_generated generated;
+        struct keeper_offered offered;
         struct keeper_log_opened log_opened;
         struct keeper_entry_result result;
         struct keeper_committed committed;

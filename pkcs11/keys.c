@@ -104,8 +104,8 @@ static CK_OBJECT_HANDLE copy_of(struct token *token, const struct keys *keys, en
     CK_BBOOL no = CK_FALSE;
     CK_ATTRIBUTE changed = {CKA_TOKEN, &no, sizeof(no)};
     CK_OBJECT_HANDLE own = keys->handle[role], copy = CK_INVALID_HANDLE;
-    if (own == CK_INVALID_HANDLE || token_module(token)->C_CopyObject(token_anchor(token), own,
-                                                                      &changed, 1, &copy) != CKR_OK)
+    if (own == CK_INVALID_HANDLE ||
+        token_module(token)->C_CopyObject(token_anchor(token), own, &changed, 1, &copy) != CKR_OK)
         return own;
     if (check_guarded(token, role, copy, NULL) == 0)
         return copy;

@@ -169,8 +169,8 @@ static int unseal(struct vault *vault, const char *name, uint64_t generation, ui
     if (blob == NULL)
         return error_set(err, ERROR_NOT_FOUND, "the token holds no %s %" PRIu64, name, generation);
     if (blob->purpose != purpose)
-        return error_set(err, ERROR_PERMISSION_DENIED, "%s %" PRIu64 " is sealed for another purpose",
-                         name, generation);
+        return error_set(err, ERROR_PERMISSION_DENIED,
+                         "%s %" PRIu64 " is sealed for another purpose", name, generation);
     if (blobs_read(vault->blobs, blob, value, &length, err) != 0)
         return -1;
     return seal_unwrap(vault->seal, name, generation, value, length, err);
@@ -237,7 +237,8 @@ int preshared_receive(struct vault *vault, const struct keeper_receive *request,
         open_box(vault, request, part, err) == 0 &&
         open_previous(vault, name, request->epoch, err) == 0) {
         chain(seal_key(vault->seal), part);
-        done = seal_wrap(vault->seal, name, request->epoch, PURPOSE_PRESHARED, sealed, &length, err);
+        done =
+            seal_wrap(vault->seal, name, request->epoch, PURPOSE_PRESHARED, sealed, &length, err);
     }
     seal_wipe(vault->seal);
     give_scratch(part);

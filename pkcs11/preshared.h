@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Preshared keys in the token: those that this host makes are derived by custody-psk-N each time and
-// stored nowhere, those that it takes are sealed. psks.h says how an epoch follows from the one
+// Preshared keys in the token: those that this host makes are derived by custody-psk-N each time
+// and stored nowhere, those that it takes are sealed. psks.h says how an epoch follows from the one
 // before.
 #ifndef PKCS11_PRESHARED_H
 #define PKCS11_PRESHARED_H

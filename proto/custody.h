@@ -145,6 +145,7 @@ struct custody_key {
     int64_t generated_us, activated_us, deactivated_us,
         released_us; // microseconds since 1970 UTC; 0 = never
     uint64_t releases;
+    bool imported; // it was on an interface before custody was there
 };
 
 // Generations of `key`, or of all keys when NULL. `*keys` is an array of `*count` for the caller to
@@ -172,6 +173,13 @@ CUSTODY_API int custody_token_probe(struct custody *custody, struct custody_prob
                                     size_t *count, struct custody_error *err);
 CUSTODY_API int custody_key_generate(struct custody *custody, const char *key, const char *ticket,
                                      struct custody_key *out, struct custody_error *err);
+// Takes over `private_key`, 32 bytes of guarded memory, clamped, that an interface has already: as
+// the key's active generation, to be rotated off. It leaves this process only boxed to a key of the
+// keeper's, which was made for this once and is signed by the pinned log key. The same again is
+// fine.
+CUSTODY_API int custody_key_import(struct custody *custody, const char *key, const char *ticket,
+                                   const uint8_t *private_key, struct custody_key *out,
+                                   struct custody_error *err);
 // `bundle` (room for `size` bytes, 4,096 suffice) becomes the signed note. `address` (inside the
 // tunnel, may be NULL) and `port` are where this host takes move datagrams; `peers` is how many
 // counterparts the interface has.
@@ -246,11 +254,11 @@ struct custody_peer {
 
 // A link's preshared keys, by epochs from 1 on; 0 = none.
 struct custody_psk {
-    char host[64], key[64];  // the other end
-    uint64_t made, received; // the highest epoch that this end made, or was sent
-    uint64_t set;            // the epoch on the interface
+    char host[64], key[64];               // the other end
+    uint64_t made, received;              // the highest epoch that this end made, or was sent
+    uint64_t set;                         // the epoch on the interface
     int64_t made_us, received_us, set_us; // 0 = never
-    int64_t due_us;          // when the one after `made` is due; 0 = none is
+    int64_t due_us;                       // when the one after `made` is due; 0 = none is
 };
 
 // A record about the rotation that began last, as far as custodyd has seen it since it was started.
@@ -365,8 +373,8 @@ CUSTODY_API int custody_psk_take(struct custody *custody, const struct custody_l
                                  uint64_t epoch, const uint8_t *box, char *note, size_t size,
                                  struct custody_error *err);
 // Asks for the link's preshared key of that epoch, as custody_release does for a private key:
-// checked alike, its lease closed by custody_report_outcome. It is custody_released_private_key's 32
-// bytes; generation and public key are 0.
+// checked alike, its lease closed by custody_report_outcome. It is custody_released_private_key's
+// 32 bytes; generation and public key are 0.
 CUSTODY_API int custody_psk_release(struct custody *custody, const struct custody_link *link,
                                     uint64_t epoch, enum custody_reason reason,
                                     struct custody_released **out, struct custody_error *err);
@@ -376,8 +384,10 @@ CUSTODY_API int custody_psk_set(struct custody *custody, const struct custody_li
                                 struct custody_error *err);
 
 // Operators'.
+// `reason`: in words, for the record; may be NULL.
 CUSTODY_API int custody_key_rotate(struct custody *custody, const char *key, const char *ticket,
-                                   struct custody_view **out, struct custody_error *err);
+                                   const char *reason, struct custody_view **out,
+                                   struct custody_error *err);
 CUSTODY_API int custody_key_suspend(struct custody *custody, const char *key, const char *ticket,
                                     struct custody_view **out, struct custody_error *err);
 CUSTODY_API int custody_key_resume(struct custody *custody, const char *key, const char *ticket,

@@ -90,10 +90,9 @@ bool psks_is_about(const struct record *record)
 
 static int fail(const struct record *record, const char *why, struct error *err)
 {
-    return error_set(err, ERROR_FAILED_PRECONDITION,
-                     "%s of epoch %" PRIu64 " with key %s of host %s: %s",
-                     record_event_name(record->event), record->epoch, record->peer_key,
-                     record->peer, why);
+    return error_set(
+        err, ERROR_FAILED_PRECONDITION, "%s of epoch %" PRIu64 " with key %s of host %s: %s",
+        record_event_name(record->event), record->epoch, record->peer_key, record->peer, why);
 }
 
 // The same epoch may be made again, to be sent anew; the next once this one is in use.

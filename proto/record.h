@@ -81,7 +81,7 @@ enum record_event {
     RECORD_PSK_RECEIVED,  // … made by the other end, and sealed in this token
     RECORD_PSK_SET,       // … is on the interface
     RECORD_PSK_DESTROYED, // … received once, is not in the token any more
-    RECORD_EVENTS // how many there are
+    RECORD_EVENTS         // how many there are
 };
 
 // Why a key is asked for. NONE where a record has no reason.
@@ -100,6 +100,7 @@ enum record_purpose {
     PURPOSE_WIREGUARD, // "wireguard-private"
     PURPOSE_PRESHARED, // "preshared"
     PURPOSE_RECEIVE,   // "receive"
+    PURPOSE_IMPORTED,  // "wireguard-imported": was on an interface before custody was there
     PURPOSES
 };
 

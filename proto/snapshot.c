@@ -87,8 +87,7 @@ static void format_peer(FILE *out, const struct peer *peer)
 static void format_psk(FILE *out, const struct psk *psk)
 {
     char made[RECORD_TIME_SIZE], received[RECORD_TIME_SIZE], set[RECORD_TIME_SIZE];
-    fprintf(out,
-            "psk %s %s %s %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 " %s %s %s\n",
+    fprintf(out, "psk %s %s %s %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 " %s %s %s\n",
             psk->key, psk->host, psk->peer_key, psk->made, psk->received, psk->set, psk->destroyed,
             time_text(psk->made_us, made), time_text(psk->received_us, received),
             time_text(psk->set_us, set));

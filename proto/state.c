@@ -276,6 +276,9 @@ static int check_new_key(const struct state *state, const struct record *record,
 {
     if (is_no_key(record->public_key))
         return error_set(err, ERROR_FAILED_PRECONDITION, "public_key is missing");
+    if ((record->event == RECORD_KEY_IMPORTED) != (record->purpose == PURPOSE_IMPORTED))
+        return error_set(err, ERROR_FAILED_PRECONDITION, "its purpose is not %s's",
+                         record_event_name(record->event));
     if (record->generation <= state_key_highest(state, record->key))
         return error_set(err, ERROR_FAILED_PRECONDITION,
                          "generation %" PRIu64
@@ -307,6 +310,10 @@ static int check_grant(const struct state *state, const struct state_key *key,
                          "a %s generation may not be released for %s",
                          lifecycle_state_name(key->state),
                          record->reason != 0 ? record_reason_name(record->reason) : "no reason");
+    if (key->purpose == PURPOSE_IMPORTED && !lifecycle_may_release_imported(record->reason))
+        return error_set(err, ERROR_FAILED_PRECONDITION,
+                         "an imported generation may not be released for %s",
+                         record_reason_name(record->reason));
     if (check_lease(state, record, err) != 0)
         return -1;
     if (memcmp(record->public_key, key->public_key, sizeof(key->public_key)) != 0)
@@ -522,8 +529,7 @@ int state_check(const struct state *state, const struct record *record, struct e
         return -1;
     if (check_whole_key(state, record, err) != 0 ||
         rotations_check(&state->rotations, record, err) != 0 ||
-        peers_check(&state->peers, record, err) != 0 ||
-        psks_check(&state->psks, record, err) != 0)
+        peers_check(&state->peers, record, err) != 0 || psks_check(&state->psks, record, err) != 0)
         return -1;
     return request_list_check(&state->requests, record, err);
 }

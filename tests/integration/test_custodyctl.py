@@ -290,7 +290,9 @@ def follow(stack, *args):
 
 
 def test_rotate(active):
-    text = ok(active.ctl("key", "rotate", "wga", "--ticket=CHG-9"))
+    text = ok(active.ctl("key", "rotate", "wga", "--ticket=CHG-9", "--reason=a yearly drill"))
+    (started,) = [r for r in active.records() if r["event"] == "rotation.started"]
+    assert (started["ticket"], started["detail"]) == ("CHG-9", "a yearly drill")
     assert "generation 2 has begun" in text and "key history wga" in text
     failed(active.ctl("key", "rotate", "wga"), FAILED, "FAILED_PRECONDITION", "under way")
     assert "rotating to generation 2 since" in ok(active.ctl("key", "list"))

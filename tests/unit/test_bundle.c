@@ -28,7 +28,8 @@
 #define TIMES   BEFORE AFTER
 #define TEXT    NAMES STATE KEYS PLACE TIMES LAST
 #define SHORT                                                                                      \
-    NAMES "state active\n" PUBLIC "receive-key -\naddress -\nport -\npeers 0\n" TIMES "previous -\n"
+    NAMES "state active\n" PUBLIC "receive-key -\naddress -\nport -\npeers 0\n" TIMES "previous "  \
+                                                                                      "-\n"
 
 static struct record published(void)
 {

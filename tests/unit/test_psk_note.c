@@ -17,7 +17,7 @@
 #define MADE    "state made\n"
 #define RECEIVE "receive-key AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n"
 #define BOX                                                                                        \
-    "box AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQ"   \
+    "box AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQ"                   \
     "EBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=\n"
 #define TIME   "time 2026-11-22T10:11:12.123456Z\n"
 #define LINK   HEAD HOST KEY PEER THEIRS

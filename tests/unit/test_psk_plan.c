@@ -323,8 +323,13 @@ static void test_two_ends(void)
 {
     static const int64_t delays[] = {0, 1, 30, 80};
     for (size_t i = 0; i < sizeof(delays) / sizeof(delays[0]); i++) {
-        struct world w = {.now = 1000000, .handshake = 999990, .made = 2, .received = 2,
-                          .set = {1, 1}, .set_at = {900000, 900000}, .delay = delays[i]};
+        struct world w = {.now = 1000000,
+                          .handshake = 999990,
+                          .made = 2,
+                          .received = 2,
+                          .set = {1, 1},
+                          .set_at = {900000, 900000},
+                          .delay = delays[i]};
         said_count[0] = said_count[1] = 0;
         run(&w, 1000);
         CU_ASSERT(w.set[0] == 2 && w.set[1] == 2);
@@ -334,8 +339,13 @@ static void test_two_ends(void)
 
 static void test_two_ends_and_no_news(void)
 {
-    struct world w = {.now = 1000000, .handshake = 999990, .made = 2, .received = 2,
-                      .set = {1, 1}, .set_at = {900000, 900000}, .deaf_until = 1000000 + 2000};
+    struct world w = {.now = 1000000,
+                      .handshake = 999990,
+                      .made = 2,
+                      .received = 2,
+                      .set = {1, 1},
+                      .set_at = {900000, 900000},
+                      .deaf_until = 1000000 + 2000};
     said_count[0] = said_count[1] = 0;
     run(&w, 500);
     CU_ASSERT(w.set[0] == 1 && w.set[1] == 1); // gone back
@@ -365,8 +375,13 @@ static int judge(const struct psk_note *note, enum psk_note_state state, uint64_
 static void test_judging(void)
 {
     const struct psk_note nothing = {0};
-    struct psk_note good = {.host = "beta", .key = "wg1", .peer = "alpha", .peer_key = "wg0",
-                            .epoch = 4, .state = PSK_NOTE_MADE, .receive_key = {7},
+    struct psk_note good = {.host = "beta",
+                            .key = "wg1",
+                            .peer = "alpha",
+                            .peer_key = "wg0",
+                            .epoch = 4,
+                            .state = PSK_NOTE_MADE,
+                            .receive_key = {7},
                             .time_us = NOW};
     struct psk_note note = good;
     CU_ASSERT_EQUAL(judge(&note, PSK_NOTE_MADE, 3, &nothing), 0);

@@ -54,6 +54,7 @@ static void test_defaults(void)
     CU_ASSERT_EQUAL(interface->move_address.family, 0);
     CU_ASSERT_EQUAL(interface->move_port, 51900);
     CU_ASSERT_EQUAL(interface->grace_s, 0);
+    CU_ASSERT_FALSE(interface->repair);
     CU_ASSERT_EQUAL_FATAL(interface->peer_count, 1);
     CU_ASSERT_STRING_EQUAL(interface->peers[0].key, "wg0");
     CU_ASSERT_EQUAL(interface->peers[0].endpoint.address.family, 0);
@@ -72,7 +73,7 @@ static void test_values(void)
         "clock-tolerance = 5 fresh-interval = 10 max-stale = 20 rescan = 7\n"
         "interface \"wg0\" { key = \"alpha-key\" method = \"hold\" hold = \"tbf\" hold-limit = "
         "250\n"
-        "  move-address = \"fd00::1\" move-port = 4000 grace = 600 window = 60\n"
+        "  move-address = \"fd00::1\" move-port = 4000 grace = 600 window = 60 repair = true\n"
         "  peer \"beta\" { key = \"k2\" endpoint = \"[2001:db8::2]:51820\" keepalive = 25\n"
         "    required = \"no\" allowed-ips = { \"10.0.0.2/32\", \"fd00:0:0:2::/64\" } }\n"
         "  peer \"gamma.example\" { endpoint = \"192.0.2.3:1\" required = \"yes\"\n"
@@ -89,6 +90,7 @@ static void test_values(void)
     CU_ASSERT_STRING_EQUAL(interface->move_address.text, "fd00::1");
     CU_ASSERT_EQUAL(interface->move_port, 4000);
     CU_ASSERT_EQUAL(interface->window_s, 60);
+    CU_ASSERT(interface->repair);
     CU_ASSERT_EQUAL_FATAL(interface->peer_count, 2);
     const struct setup_peer *beta = &interface->peers[0], *gamma = &interface->peers[1];
     CU_ASSERT_STRING_EQUAL(beta->key, "k2");
@@ -134,6 +136,8 @@ static void test_faults(void)
         {"interface \"wg0\" { }\n\ninterface \"wg0\" { }\n", 3, "duplicate"},
         {"interface \"wg 0\" { }\n", 1, "cannot be an interface's name"},
         {"interface \"wg+0\" { }\n", 1, "needs 'key'"},
+        {IN_INTERFACE("repair = maybe"), 3, "repair"},
+        {IN_INTERFACE("repair = true\nrepair = true"), 4, "'repair' is given twice"},
         {"interface \"wg0\" {\n", 0, "a '}' is missing"},
         {"interface \"wg0\" { }\ninterface \"wg1\" {\n key = \"wg0\"\n}\n", 4,
          "key 'wg0' is interface 'wg0''s already"},

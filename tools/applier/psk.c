@@ -100,8 +100,8 @@ static int put(struct tended *tended, const struct tended_peer *peer, enum psk_n
                const char *note, struct error *err)
 {
     char path[REGISTRY_PATH_MAX + 1];
-    registry_psk_path(path, tended->world->own_host, tended->setup->key,
-                      psk_note_state_name(state), peer->setup->host, peer->setup->key);
+    registry_psk_path(path, tended->world->own_host, tended->setup->key, psk_note_state_name(state),
+                      peer->setup->host, peer->setup->key);
     return registry_put(tended->world->registry, path, note, strlen(note), err);
 }
 
@@ -178,8 +178,8 @@ static int record_set(struct tended *tended, struct tended_peer *peer, uint64_t 
     char note[NOTE_MAX];
     if (tended->world->custody == NULL)
         return error_set(err, ERROR_UNAVAILABLE, "custodyd is not reached");
-    if (custody_psk_set(tended->world->custody, &link, epoch, detail, note, sizeof note,
-                        &theirs) != 0)
+    if (custody_psk_set(tended->world->custody, &link, epoch, detail, note, sizeof note, &theirs) !=
+        0)
         return fail(tended, &theirs, "recording a preshared key", err);
     peer->psk.unrecorded = false;
     tended->dirty = true;
@@ -269,8 +269,8 @@ static int tend_note(struct tended *tended, struct tended_peer *peer, enum psk_n
 {
     char path[REGISTRY_PATH_MAX + 1], found[NOTE_MAX] = "";
     size_t length = 0;
-    registry_psk_path(path, tended->world->own_host, tended->setup->key,
-                      psk_note_state_name(state), peer->setup->host, peer->setup->key);
+    registry_psk_path(path, tended->world->own_host, tended->setup->key, psk_note_state_name(state),
+                      peer->setup->host, peer->setup->key);
     int rc = registry_get(tended->world->registry, path, found, &length, err);
     if (rc != 0 && err->code != ERROR_NOT_FOUND && err->code != ERROR_DATA_LOSS)
         return -1;
@@ -348,8 +348,8 @@ static int tend(struct tended *tended, struct tended_peer *peer, struct error *e
 {
     struct psk_plan_in in;
     struct psk_plan plan;
-    if (peer->setup->psk == SETUP_PSK_NONE || (tended->view->psk_lifetime_s == 0 &&
-                                               own_of(tended, peer).set_us == 0))
+    if (peer->setup->psk == SETUP_PSK_NONE ||
+        (tended->view->psk_lifetime_s == 0 && own_of(tended, peer).set_us == 0))
         return 0;
     if (tended->world->custody == NULL)
         return error_set(err, ERROR_UNAVAILABLE, "custodyd is not reached");

@@ -127,8 +127,8 @@ static void plan_making(const struct psk_plan_in *in, struct psk_plan *plan)
 
 static void plan_setting(const struct psk_plan_in *in, struct psk_plan *plan)
 {
-    bool received = in->says->received.state == PSK_NOTE_RECEIVED &&
-                    in->says->received.epoch >= in->own.made;
+    bool received =
+        in->says->received.state == PSK_NOTE_RECEIVED && in->says->received.epoch >= in->own.made;
     if (!received || in->own.set >= in->own.made || in->rotating)
         return;
     wait_until(plan, in->now_us < in->not_before_us ? in->not_before_us : in->now_us + LOOK_US);

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// What to do next with one link's preshared key: pure decisions from what both ends say and what the
-// handshakes show.
+// What to do next with one link's preshared key: pure decisions from what both ends say and what
+// the handshakes show.
 //
 // The maker leads and the taker follows. Once the taker has said that it has an epoch, the maker
 // sets it just after a handshake and says so; the taker sets what the maker says it has set.
-// Between two handshakes lie 120 s in which the ends may differ. Where the taker does not come along
-// and no handshake comes, the maker goes back before the session dies at 180 s.
+// Between two handshakes lie 120 s in which the ends may differ. Where the taker does not come
+// along and no handshake comes, the maker goes back before the session dies at 180 s.
 #ifndef APPLIER_PSK_PLAN_H
 #define APPLIER_PSK_PLAN_H
 
@@ -18,9 +18,10 @@
 #include "setup.h"
 
 // Microseconds.
-#define PSK_JUST_US    INT64_C(30000000)  // a handshake so young leaves the other end time to follow
-#define PSK_TROUBLE_US INT64_C(135000000) // one so old should have been followed by another at 120 s
-#define PSK_RETRY_US   INT64_C(600000000) // after going back
+#define PSK_JUST_US INT64_C(30000000) // a handshake so young leaves the other end time to follow
+#define PSK_TROUBLE_US                                                                             \
+    INT64_C(135000000)                  // one so old should have been followed by another at 120 s
+#define PSK_RETRY_US INT64_C(600000000) // after going back
 
 // What the other end's notes say; each the newest that was believed, state PSK_NOTE_NONE = none.
 struct psk_says {
@@ -43,11 +44,11 @@ struct psk_plan_in {
     const struct psk_says *says;        // and of the preshared key
     struct custody_psk own;             // by our log; all zeros: nothing yet
     bool rotating;                      // a private key of either end is being replaced
-    bool missing, present; // the interface has the peer without, with a preshared key
-    bool seen_before;      // this process saw the interface with the preshared key
-    int64_t handshake_us;  // the latest with any of its keys; 0 = none
-    int64_t repaired_us;   // the handshake after which the key was set again; 0 = none
-    int64_t not_before_us; // after going back: the maker waits until then
+    bool missing, present;              // the interface has the peer without, with a preshared key
+    bool seen_before;                   // this process saw the interface with the preshared key
+    int64_t handshake_us;               // the latest with any of its keys; 0 = none
+    int64_t repaired_us;                // the handshake after which the key was set again; 0 = none
+    int64_t not_before_us;              // after going back: the maker waits until then
     int64_t now_us;
 };
 

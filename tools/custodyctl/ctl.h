@@ -26,6 +26,7 @@ struct ctl {
     const char *arguments[2];
     unsigned argument_count;
     const char *ticket;    // NULL: none
+    const char *reason;    // of a rotation, in words; NULL: none
     const char *vkey_out;  // NULL: none
     const char *request;   // id; NULL: none
     const char *key_file;  // NULL: none

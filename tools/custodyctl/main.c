@@ -10,11 +10,14 @@
 #define DEFAULT_TIMEOUT_MS 30000
 #define MAX_TIMEOUT_S      3600
 
+#define OPTIONS_MAX 3 // of one command, besides the common ones
+
 enum option_key {
     OPTION_SOCKET = 's',
     OPTION_JSON = 'j',
     OPTION_TIMEOUT = 't',
     OPTION_TICKET = 1000,
+    OPTION_REASON,
     OPTION_GENERATION,
     OPTION_VKEY_OUT,
     OPTION_REQUEST,
@@ -31,8 +34,8 @@ struct command {
     const char *arguments;
     const char *doc;
     unsigned min_arguments, max_arguments;
-    bool generation_argument;   // the second argument is one
-    enum option_key options[3]; // besides the common ones; ended by 0
+    bool generation_argument;             // the second argument is one
+    enum option_key options[OPTIONS_MAX]; // besides the common ones; ended by 0
     enum ctl_exit (*run)(struct ctl *ctl);
     bool without_daemon;
 };
@@ -116,7 +119,7 @@ static const struct command commands[] = {
      1,
      1,
      false,
-     {OPTION_TICKET, OPTION_WAIT},
+     {OPTION_TICKET, OPTION_REASON, OPTION_WAIT},
      key_rotate,
      false},
     {"key suspend",
@@ -223,6 +226,7 @@ static const struct argp_option common_options[] = {
 
 static const struct argp_option own_options[] = {
     {"ticket", OPTION_TICKET, "TEXT", 0, "Why: goes into the record, up to 127 bytes", 1},
+    {"reason", OPTION_REASON, "TEXT", 0, "What for, in words: goes into the record, too", 1},
     {"generation", OPTION_GENERATION, "N", 0, "This generation [the active, else the newest]", 1},
     {"request", OPTION_REQUEST, "ID", 0, "The request that two operators have approved", 1},
     {"key", OPTION_KEY, "KEYFILE", 0, "Sign with this SSH key, by ssh-keygen", 1},
@@ -291,6 +295,9 @@ static error_t parse_command(int key, char *value, struct argp_state *state)
     case OPTION_TICKET:
         line->ctl->ticket = value;
         return 0;
+    case OPTION_REASON:
+        line->ctl->reason = value;
+        return 0;
     case OPTION_REQUEST:
         line->ctl->request = value;
         return 0;
@@ -331,7 +338,7 @@ static void parse_command_line(const struct command *command, int argc, char **a
 {
     struct argp_option options[sizeof(own_options) / sizeof(own_options[0])] = {{0}};
     size_t count = 0;
-    for (size_t i = 0; i < 3 && command->options[i] != 0; i++)
+    for (size_t i = 0; i < OPTIONS_MAX && command->options[i] != 0; i++)
         for (const struct argp_option *option = own_options; option->name != NULL; option++)
             if (option->key == (int)command->options[i])
                 options[count++] = *option;
