@@ -297,6 +297,8 @@ static const struct {
     {MIN "operator \"a b\" { uid = 0 unit = \"any\" }\n", 3, "the name must be"},
     {MIN "key \"a/b\" { }\n", 3, "the name must be"},
     {MIN "key \"\" { }\n", 3, "the name must be"},
+    {MIN "key \"_receive\" { }\n", 3, "custody's own"},
+    {MIN "key \"a\" { psk-lifetime = -1 }\n", 3, "'psk-lifetime' is -1"},
     {MIN "key \"a\" { not-after = 0 }\n", 3, "'not-after' is 0"},
     {MIN "key \"a\" { grant \"g\" { uid = 0 unit = \"any\" rate = \"1/1\"\n reasons = { \"BOOT\", "
          "\"NAP\" } } }\n",

@@ -16,6 +16,7 @@
 #include "drifts.h"
 #include "own_notes.h"
 #include "paired.h"
+#include "psk.h"
 #include "retry.h"
 #include "rotation.h"
 
@@ -71,7 +72,8 @@ static int make_peer(struct tended_peer *peer, const struct setup_peer *setup, s
     peer->look = true;
     peer->counterpart = counterpart_new(setup->host, setup->key);
     peer->acknowledgements = acknowledgements_new(setup->host, setup->key);
-    if (peer->counterpart == NULL || peer->acknowledgements == NULL)
+    peer->psk.reader = psk_notes_new(setup->host, setup->key);
+    if (peer->counterpart == NULL || peer->acknowledgements == NULL || peer->psk.reader == NULL)
         return error_set(err, ERROR_RESOURCE_EXHAUSTED, "out of memory for counterpart '%s'",
                          setup->host);
     return 0;
@@ -130,6 +132,7 @@ void tended_free(struct tended *tended)
     for (size_t i = 0; i < tended->peer_count; i++) {
         counterpart_free(tended->peers[i].counterpart);
         acknowledgements_free(tended->peers[i].acknowledgements);
+        psk_notes_free(tended->peers[i].psk.reader);
         sodium_memzero(tended->peers[i].secret, sizeof tended->peers[i].secret);
     }
     custody_view_free(tended->view);
@@ -301,7 +304,7 @@ static int tend_rotation(struct tended *tended, const char *yield, struct error 
 static int pass(struct tended *tended, struct error *err)
 {
     const char *yield = NULL;
-    struct error notes = {.code = ERROR_OK};
+    struct error notes = {.code = ERROR_OK}, preshared = {.code = ERROR_OK};
     if (tended_ask(tended, err) != 0 && tended->view == NULL)
         return -1;
     if (tended_read(tended, err) != 0 || tend_own_key(tended, err) != 0)
@@ -314,14 +317,22 @@ static int pass(struct tended *tended, struct error *err)
     if (tended->dirty)
         return 0; // look again first
     paired_tend_peers(tended);
+    if (psk_tend(tended, err) != 0)
+        preshared = *err; // the rotation goes on, unless the link's ends may differ
+    if (tended->dirty)
+        return preshared.code == ERROR_OK ? 0 : -1;
     if (published != 0) {
         *err = notes;
         if (tended->view->rotation_generation == 0)
             return -1;
     }
-    if (tend_rotation(tended, yield, err) != 0 || published != 0)
+    if (tend_rotation(tended, yield, err) != 0 || published != 0 ||
+        rotation_settle(tended, err) != 0)
         return -1;
-    return rotation_settle(tended, err);
+    if (preshared.code == ERROR_OK)
+        return 0;
+    *err = preshared;
+    return -1;
 }
 
 void tended_pass(struct tended *tended)
