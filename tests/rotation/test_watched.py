@@ -103,7 +103,6 @@ def test_metrics_and_status_through_a_rotation(fleet):
     wait_for(lambda: value(applier(client), "custody_applier_handshake_age_seconds", **there) < 180, "the handshake seen")
     assert value(before, "custody_applier_counterpart_generation", **there) == 1
     assert ("custody_applier_last_hold_seconds", (("interface", interface),)) not in before, "nothing was held yet"
-    assert not any(name == "custody_applier_drift" for name, _ in before), "drift that nobody looks for is not 0"
 
     client.rotate()
     after = applier(client)

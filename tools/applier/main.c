@@ -15,8 +15,10 @@
 
 #include <sodium.h>
 
+#include "adopt.h"
 #include "apply.h"
 #include "device.h"
+#include "drift_command.h"
 #include "hold.h"
 #include "name.h"
 #include "run.h"
@@ -51,6 +53,7 @@ enum {
     OPTION_RATE,
     OPTION_HOLD,
     OPTION_JSON,
+    OPTION_REPAIR,
     OPTION_WATCH
 };
 
@@ -83,9 +86,10 @@ static const struct argp_option options[] = {
      "the "
      "interface's packets",
      4},
-    {NULL, 0, NULL, 0, "For status:", 5},
+    {NULL, 0, NULL, 0, "For drift and status:", 5},
     {"json", OPTION_JSON, NULL, 0, "print JSON", 5},
-    {"watch", OPTION_WATCH, NULL, 0, "look again every two seconds", 5},
+    {"repair", OPTION_REPAIR, NULL, 0, "drift: put right what can be, then print what is left", 5},
+    {"watch", OPTION_WATCH, NULL, 0, "status: look again every two seconds", 5},
     {0},
 };
 
@@ -95,8 +99,8 @@ struct command_line {
     struct rate rate;
     const char *config;
     const char *command;
-    bool for_apply, for_run, for_up, for_status; // an option of that command was given
-    bool json, watch;
+    bool for_apply, for_run, for_up; // an option of that command was given
+    bool json, repair, watch;
     enum hold_kind hold;
     struct run_target targets[TARGETS_MAX];
     char names[TARGETS_MAX][DEVICE_NAME_MAX + 1];
@@ -168,23 +172,36 @@ static bool is_command(const struct command_line *line, const char *command)
 
 static void check_line(struct command_line *line, struct argp_state *state)
 {
-    bool apply = is_command(line, "apply"), up = is_command(line, "up"),
-         status = is_command(line, "status");
-    if (line->command == NULL || (line->count == 0 && !is_command(line, "run") && !status))
-        argp_error(state, "a command and an interface are needed: apply INTERFACE, run "
-                          "INTERFACE[=KEY]..., up INTERFACE, or status");
+    bool apply = is_command(line, "apply"), up = is_command(line, "up");
+    bool drift = is_command(line, "drift"), status = is_command(line, "status");
+    if (line->command == NULL ||
+        (line->count == 0 && !is_command(line, "run") && !drift && !status))
+        argp_error(state,
+                   "a command and an interface are needed: apply INTERFACE, run "
+                   "INTERFACE[=KEY]..., up INTERFACE, adopt INTERFACE, drift [INTERFACE], or "
+                   "status");
     if (status && line->count != 0)
         argp_error(state, "status takes no INTERFACE: it tells of those in --config");
-    if (line->for_status && !status)
-        argp_error(state, "--json and --watch are for status");
+    if (line->json && !drift && !status)
+        argp_error(state, "--json is for drift and status");
+    if (line->watch && !status)
+        argp_error(state, "--watch is for status");
+    if (line->repair && !drift)
+        argp_error(state, "--repair is for drift");
     if (apply && (line->count != 1 || line->targets[0].key != line->targets[0].interface))
         argp_error(state, "apply takes one INTERFACE; its key is named by --key");
     if (up && (line->count != 1 || line->targets[0].key != line->targets[0].interface))
         argp_error(state, "up takes one INTERFACE, and no key");
+    if (is_command(line, "adopt") &&
+        (line->count != 1 || line->targets[0].key != line->targets[0].interface))
+        argp_error(state, "adopt takes one INTERFACE, and no key: the configuration names it");
     if (line->for_apply && !apply)
         argp_error(state, "--key, --generation, --reason and --ticket are for apply");
     if (line->for_run && !is_command(line, "run"))
         argp_error(state, "--rate is for run");
+    if (drift && (line->count > 1 ||
+                  (line->count == 1 && line->targets[0].key != line->targets[0].interface)))
+        argp_error(state, "drift takes at most one INTERFACE, and no key");
     if (line->for_up && !up)
         argp_error(state, "--hold is for up");
     if (!apply)
@@ -199,8 +216,9 @@ static void take_argument(struct command_line *line, const char *text, struct ar
     if (line->command != NULL)
         take_target(line, text, state);
     else if (strcmp(text, "apply") != 0 && strcmp(text, "run") != 0 && strcmp(text, "up") != 0 &&
+             strcmp(text, "adopt") != 0 && strcmp(text, "drift") != 0 &&
              strcmp(text, "status") != 0)
-        argp_error(state, "'%s' is no command: apply, run, up or status", text);
+        argp_error(state, "'%s' is no command: apply, run, up, adopt, drift or status", text);
     else
         line->command = text;
 }
@@ -211,7 +229,6 @@ static error_t take(int option, char *text, struct argp_state *state)
     line->for_apply |= option >= OPTION_KEY && option <= OPTION_TICKET;
     line->for_run |= option == OPTION_RATE;
     line->for_up |= option == OPTION_HOLD;
-    line->for_status |= option == OPTION_JSON || option == OPTION_WATCH;
     switch (option) {
     case OPTION_SOCKET:
         line->settings.socket = text;
@@ -258,6 +275,9 @@ static error_t take(int option, char *text, struct argp_state *state)
         return 0;
     case OPTION_WATCH:
         line->watch = true;
+        return 0;
+    case OPTION_REPAIR:
+        line->repair = true;
         return 0;
     case ARGP_KEY_ARG:
         take_argument(line, text, state);
@@ -357,15 +377,21 @@ int main(int argc, char **argv)
     static const struct argp argp = {
         .options = options,
         .parser = take,
-        .args_doc = "apply INTERFACE\nrun [INTERFACE[=KEY]...]\nup INTERFACE\nstatus",
+        .args_doc = "apply INTERFACE\nrun [INTERFACE[=KEY]...]\nup INTERFACE\nadopt "
+                    "INTERFACE\ndrift [INTERFACE]\nstatus",
         .doc =
             "Takes WireGuard private keys from custodyd and sets them on interfaces."
             "\vapply sets one key and ends; run stays, and sets each key at start, when its "
             "interface appears "
             "again, and on SIGHUP. up makes an interface ready to have its packets held while its "
-            "key is changed, before there is traffic. status tells how the configured interfaces, "
-            "their keys and counterparts stand. Exit: 0 set and confirmed (status: all is well), 1 "
-            "refused or failed (something needs attention), 2 usage, 3 "
+            "key is changed, before there is traffic. adopt takes over an interface that was "
+            "configured with a private key, and rotates it off that. drift compares the log, "
+            "signed bundles and "
+            "interfaces, and exits with 1 where they differ. status tells how the configured "
+            "interfaces, their keys and counterparts stand, and exits with 1 where something needs "
+            "attention. Exit: 0 set and confirmed, 1 refused "
+            "or "
+            "failed, 2 usage, 3 "
             "custodyd not "
             "reached, 4 no such interface.",
     };
@@ -385,5 +411,11 @@ int main(int argc, char **argv)
            : is_command(&line, "up")  ? do_up(&line)
            : is_command(&line, "status")
                ? status_show(line.config, &line.settings, line.json, line.watch)
+           : is_command(&line, "adopt")
+               ? adopt_command(line.config, &line.settings, line.targets[0].interface)
+           : is_command(&line, "drift")
+               ? drift_command(line.config, &line.settings,
+                               line.count > 0 ? line.targets[0].interface : NULL, line.json,
+                               line.repair)
                : do_run(&line);
 }

@@ -273,7 +273,8 @@ static void mark_gone(const char *interface, void *context)
 {
     struct server *server = context;
     for (size_t i = 0; i < server->count; i++)
-        if (strcmp(server->tended[i]->setup->name, interface) == 0)
+        if (strcmp(server->tended[i]->setup->name, interface) == 0 ||
+            strcmp(server->tended[i]->setup->pair, interface) == 0)
             server->tended[i]->dirty = true;
 }
 
@@ -346,7 +347,7 @@ static int64_t earliest(const struct server *server)
 static int wait_for_something(struct server *server, struct error *err)
 {
     size_t used = 0;
-    struct pollfd *fds = calloc(LINK_WATCH_FDS + 4 + server->count, sizeof *fds);
+    struct pollfd *fds = calloc(LINK_WATCH_FDS + 4 + 2 * server->count, sizeof *fds);
     if (fds == NULL)
         return error_set(err, ERROR_RESOURCE_EXHAUSTED, "out of memory for %zu interfaces",
                          server->count);
@@ -363,6 +364,11 @@ static int wait_for_something(struct server *server, struct error *err)
         fds[used++] = (struct pollfd){
             .fd = server->tended[i]->moves != NULL ? moves_fd(server->tended[i]->moves) : -1,
             .events = POLLIN};
+    for (size_t i = 0; i < server->count; i++)
+        fds[used++] = (struct pollfd){.fd = server->tended[i]->pair != NULL
+                                                ? moves_fd(pair_moves(server->tended[i]->pair))
+                                                : -1,
+                                      .events = POLLIN};
     int64_t due = earliest(server), now = device_now_ms();
     int timeout = due <= now ? 0 : due - now > 60000 ? 60000 : (int)(due - now);
     int n = poll(fds, used, timeout);

@@ -55,6 +55,7 @@ struct setup_peer {
     char host[HOST_MAX + 1];
     char key[KEY_MAX + 1]; // the counterpart's name for its key
     struct setup_endpoint endpoint;
+    struct setup_endpoint pair_endpoint; // of its second device
     struct setup_prefix *allowed_ips;
     size_t allowed_ip_count;
     uint32_t keepalive_s; // 0 = none
@@ -65,12 +66,14 @@ struct setup_interface {
     char name[DEVICE_NAME_MAX + 1];
     char key[KEY_MAX + 1]; // default: its name
     enum setup_method method;
+    char pair[DEVICE_NAME_MAX + 1]; // the second device; "" = none
     enum setup_hold hold;
     uint32_t hold_limit_ms;
     struct setup_address move_address; // where move datagrams are taken; family 0: nowhere
     uint16_t move_port;
     uint32_t grace_s;  // 0 = twice the handshake interval that is observed, at least 300
     uint32_t window_s; // 0 = custodyd's own (the view's)
+    bool repair;       // drift is put right, not only told
     struct setup_peer *peers;
     size_t peer_count;
 };

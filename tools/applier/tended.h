@@ -14,9 +14,11 @@
 #include "counterpart.h"
 #include "custody.h"
 #include "device.h"
+#include "drift.h"
 #include "hold.h"
 #include "hold_guard.h"
 #include "moves.h"
+#include "pair.h"
 #include "plan.h"
 #include "registry.h"
 #include "setup.h"
@@ -48,7 +50,8 @@ struct tended_peer {
     struct counterpart *counterpart;
     struct acknowledgements *acknowledgements;
     struct counterpart_says says;
-    bool look; // its notes may have changed
+    bool look;  // its notes may have changed
+    bool whole; // this interface had its peer as it should be: what is amiss now is drift
     bool stale_told;
     // Its next key, on our interface.
     uint64_t answered_generation;      // staged and acknowledged by this process; 0 = none
@@ -56,7 +59,9 @@ struct tended_peer {
     bool watch;                        // a take-over is possible
     struct tended_handshake seen[TENDED_SEEN_MAX];
     size_t seen_count;
-    uint64_t unrecorded_generation; // moved to, and custodyd not told yet; 0 = none
+    uint8_t replaced[DEVICE_KEY_SIZE]; // its peer that was made by hand,
+    int64_t replaced_due_us;           // and when that goes; 0: there is none
+    uint64_t unrecorded_generation;    // moved to, and custodyd not told yet; 0 = none
     uint8_t unrecorded_key[DEVICE_KEY_SIZE];
     struct move moved; // told again a few times: datagrams may be lost
     unsigned moved_left;
@@ -95,9 +100,15 @@ struct tended {
     struct hold *hold;
     struct hold_guard *guard;
     struct moves *moves;
+    struct pair *pair;             // its second device; NULL: none is there
+    struct error pair_last;        // said of it last
+    int64_t pair_back_ms;          // when the routes may lead to the interface again
+    bool by_pair;                  // the attempt that was last went by it
     struct device_view *there;     // as it was read last
     uint8_t ours[DEVICE_KEY_SIZE]; // the public key set last by this process
     bool has_ours;
+    bool keyed;        // this interface had its key: another one now is drift
+    struct drift told; // that is recorded; `host` and `peer_key` of it live in `setup`
     // The key.
     struct custody_view *view; // as it was told last
     struct tended_note notes[4];
@@ -129,6 +140,8 @@ void tended_pass(struct tended *tended);
 // Looks at the handshakes alone, where a take-over is possible, and moves what is to be moved. Sets
 // `follow_ms` (INT64_MAX: no need).
 void tended_follow(struct tended *tended);
+// Where this interface takes move datagrams; false where it does not.
+bool tended_move_address(const struct tended *tended, union device_endpoint *address);
 // Takes what datagrams have come.
 void tended_datagrams(struct tended *tended);
 // The registry has something new: in that folder; NULL: anywhere.
