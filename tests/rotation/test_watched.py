@@ -33,9 +33,9 @@ class Watched(Fleet):
     def _extend(host):
         write_applier, start = host.write_applier_config, host.start_custodyd
 
-        def write_applier_config(peers, extra="", interface_extra=""):
+        def write_applier_config(peers, extra="", *more, **options):
             write_applier(peers, f'{extra}\nmetrics-socket = "{host.applier_metrics}"\n'
-                          f'metrics-textfile = "{host.applier_textfile}"\nmetrics-interval = 1\n', interface_extra)
+                          f'metrics-textfile = "{host.applier_textfile}"\nmetrics-interval = 1\n', *more, **options)
 
         def start_custodyd(**options):
             start(extra=f'metrics {{ socket = "{host.custodyd_metrics}" }}\n', **options)
