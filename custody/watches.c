@@ -40,7 +40,7 @@ static void answer(struct call *call, bool changed)
 {
     Custody__V1__KeysChanged message = CUSTODY__V1__KEYS_CHANGED__INIT;
     Custody__V1__Response response = CUSTODY__V1__RESPONSE__INIT;
-    message.seq = state_size(call->daemon->state);
+    message.seq = log_size(call->daemon->log);
     message.changed = changed;
     response.body_case = CUSTODY__V1__RESPONSE__BODY_KEYS_CHANGED;
     response.keys_changed = &message;
@@ -131,7 +131,7 @@ void watches_note(struct watches *watches, const struct record *record)
 static bool has_changed(const struct watches *watches, const struct call *call, uint64_t after)
 {
     const struct change *change;
-    if (after < watches->begun || after > state_size(watches->daemon->state))
+    if (after < watches->begun || after > log_size(watches->daemon->log))
         return true;
     SLIST_FOREACH(change, &watches->changes, link)
     if (change->seq > after && may_see(call, change->key))
@@ -194,7 +194,7 @@ void watches_add(struct call *call, const Custody__V1__WatchKeys *request)
 
 void watches_restart(struct watches *watches)
 {
-    watches->begun = state_size(watches->daemon->state);
+    watches->begun = log_size(watches->daemon->log);
     while (!LIST_EMPTY(&watches->list))
         answer(end_watch(LIST_FIRST(&watches->list)), true);
 }

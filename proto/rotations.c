@@ -110,10 +110,23 @@ static int check_held(const struct rotation *rotation, const struct record *reco
 }
 
 // The record says all that its bundle does, so that its text must be a bundle's.
+bool rotations_is_early_bundle(const struct record *record)
+{
+    return record->event == RECORD_KEY_PUBLISHED && record->bundle_state == BUNDLE_NONE &&
+           record->previous[0] == '\0' && record->address[0] == '\0';
+}
+
 static int check_published(const struct rotation *rotation, const struct record *record,
                            struct error *err)
 {
     struct bundle bundle;
+    if (rotations_is_early_bundle(record)) {
+        if (rotation->bundle_generation == 0)
+            return 0;
+        return error_set(err, ERROR_FAILED_PRECONDITION,
+                         "bundle_state is missing, though an earlier bundle of key %s has one",
+                         record->key);
+    }
     bundle_from_record(&bundle, record);
     if (bundle_check(&bundle, err) != 0)
         return -1;
@@ -265,7 +278,8 @@ void rotations_apply(struct rotations *rotations, const struct record *record)
         take(rotations, record->key)->suspended_us = 0;
         break;
     case RECORD_KEY_PUBLISHED:
-        publish(take(rotations, record->key), record);
+        if (!rotations_is_early_bundle(record))
+            publish(take(rotations, record->key), record);
         break;
     default:
         break;

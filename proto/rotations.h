@@ -36,6 +36,10 @@ struct rotations {
     struct rotation *items; // ordered by key
 };
 
+// A key.published of version 0.1: its bundles had no state and no chain, and only the first of a
+// key are such. They change nothing here.
+bool rotations_is_early_bundle(const struct record *record);
+
 void rotations_free(struct rotations *rotations);
 // NULL where nothing was recorded of that key.
 const struct rotation *rotations_find(const struct rotations *rotations, const char *key);

@@ -2,6 +2,7 @@
 """custodyctl on the real stack: every command in words and in JSON, each exit code, and errors that say what to do."""
 
 import base64
+import contextlib
 import hashlib
 import json
 import os
@@ -16,8 +17,9 @@ import threading
 import pytest
 
 import python_client
-from python_client import Client
+from python_client import Client, pb
 from stack import Stack, wait_for
+from test_rotation_requests import Applier
 
 DONE, FAILED, USAGE, UNREACHABLE = 0, 1, 2, 3
 PUBLIC_KEY = re.compile(r"[A-Za-z0-9+/]{43}=")
@@ -177,7 +179,8 @@ def test_key_list(stack):
     text = ok(stack.ctl("key", "list"))
     lines = text.splitlines()
     assert lines[0].split() == ["NAME", "GEN", "STATE", "PUBLIC", "KEY"]
-    rows = [line.split() for line in lines[1:]]
+    rows = [line.split() for line in lines[1:lines.index("")]]
+    assert "  wga           no rotation is due" in lines[lines.index(""):]
     assert [row[:3] for row in rows[:2]] == [["wga", "1", "pre-active"], ["wgb", "1", "pre-active"]]
     assert all(PUBLIC_KEY.fullmatch(row[3]) for row in rows)
     keys = ok_json(stack, "key", "list")
@@ -224,8 +227,8 @@ def test_key_publish(stack):
     assert lines[0] == "custody bundle v1"
     fields = dict(line.split(" ", 1) for line in lines[1:])
     assert list(fields) == ["host", "key", "generation", "state", "public-key", "receive-key", "address", "port",
-                            "not-before", "not-after", "previous"]
-    assert (fields["host"], fields["key"], fields["generation"]) == ("alpha", "wga", "1")
+                            "peers", "not-before", "not-after", "previous"]
+    assert (fields["host"], fields["key"], fields["generation"], fields["state"]) == ("alpha", "wga", "1", "pre-active")
     assert fields["public-key"] == stack.public_key("wga")
     [record] = [r for r in stack.records() if r["event"] == "key.published"]
     assert (record["ticket"], record["not_before"], record["not_after"]) == (
@@ -256,6 +259,175 @@ def test_key_destroy(new_stack):
     assert ok_json(stack, "key", "show", "wgb")["generation"] == 2
     assert ok_json(stack, "key", "destroy", "wgb", "2")["state"] == "destroyed"
     assert ok_json(stack, "status")["token"]["blobs"] == 1
+
+
+# ---- keys as a whole ----
+
+PEER = bytes(range(1, 33))
+
+
+@pytest.fixture
+def active(new_stack):
+    """A stack of its own: wga's generation 1 is active, and beta's and gamma's keys are on its interface."""
+    stack = new_stack()
+    stack.start().init()
+    stack.generate("wga", "wgb")
+    with Applier(stack) as c:
+        c.apply()
+        for i, host in enumerate(("beta", "gamma")):
+            c.peer("PEER_MOVED", 1, peer=host, public_key=bytes([i]) + PEER[1:])
+    return stack
+
+
+@contextlib.contextmanager
+def follow(stack, *args):
+    with subprocess.Popen([stack.program("custodyctl"), f"--socket={stack.socket}", *args], text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_rotate(active):
+    text = ok(active.ctl("key", "rotate", "wga", "--ticket=CHG-9", "--reason=a yearly drill"))
+    (started,) = [r for r in active.records() if r["event"] == "rotation.started"]
+    assert (started["ticket"], started["detail"]) == ("CHG-9", "a yearly drill")
+    assert "generation 2 has begun" in text and "key history wga" in text
+    failed(active.ctl("key", "rotate", "wga"), FAILED, "FAILED_PRECONDITION", "under way")
+    assert "rotating to generation 2 since" in ok(active.ctl("key", "list"))
+    assert "rotating to generation 2 since" in ok(active.ctl("status"))
+    assert {k["name"]: k["rotation"] for k in ok_json(active, "key", "list")} == {"wga": 2, "wgb": None}
+    assert [(r["key"], r["generation"]) for r in ok_json(active, "status")["rotations"]] == [("wga", 2), ("wgb", None)]
+    view = ok_json(active, "key", "history", "wga")
+    assert (view["rotation"]["generation"], view["rotation"]["ticket"], view["rotation"]["reason"]) == (
+        2, "CHG-9", "OPERATOR")
+    assert TIME.fullmatch(view["rotation"]["started"])
+    failed(active.ctl("key", "rotate", "nosuch"), FAILED, "not declared")
+
+
+def test_rotate_and_wait(active):
+    with follow(active, "key", "rotate", "wga", "--wait") as process, Applier(active) as c:
+        seen = []
+
+        def until(words):
+            while words not in (line := process.stdout.readline()):
+                assert line, (seen, process.stderr.read())
+                seen.append(line)
+            assert re.match(r"\d\d:\d\d:\d\d  ", line) and len(line) <= 81
+            seen.append(line)
+
+        # Each step is shown when it happened, and not at the end.
+        until("started to generation 2")
+        c.publish(2)
+        until("published: generation 2")
+        c.peer("PEER_ACKNOWLEDGED", 2, acknowledged=pb.PEER_STAGED)
+        until("acknowledged by beta wg0: staged")
+        c.peer("PEER_LATE", 2, peer="gamma", detail="no handshake")
+        until("not waiting for gamma wg0: no handshake")
+        c.apply(2, "ROTATION")
+        until("released: generation 2")
+        until("applied: generation 2")
+        c.peer("PEER_ACKNOWLEDGED", 2, acknowledged=pb.PEER_MOVED)
+        until("acknowledged by beta wg0: moved")
+        c.end(2, True)
+        rest, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (DONE, "")
+    assert "confirmed: generation 2" in rest
+    assert rest.splitlines()[-2:] == ["wga generation 2 is active, confirmed by: beta wg0", "Not confirmed by: gamma wg0"]
+    text = ok(active.ctl("key", "history", "wga"))
+    assert re.search(r"^ +2 +active ", text, re.M) and re.search(r"^ +1 +deactivated ", text, re.M)
+    assert "acknowledged by beta wg0: moved" in text and "custody-audit query AUDIT-DIR --key=wga" in text
+    assert "beta wg0 generation 1 moved since" in text
+
+
+def test_rotate_and_wait_for_a_rollback(active):
+    with follow(active, "--json", "key", "rotate", "wga", "--wait") as process, Applier(active) as c:
+        wait_for(lambda: c.view().rotation.generation == 2, "the rotation")
+        c.end(2, False, detail="gamma is silent")
+        out, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (FAILED, "")
+    view = json.loads(out)
+    assert (view["result"], view["confirmed_by"], view["failures"]) == ("rolled-back", [], 1)
+    assert [h["host"] for h in view["not_confirmed_by"]] == ["beta", "gamma"]
+    step = [s for s in view["steps"] if s["event"] == "rotation.rolled-back"][0]
+    assert (step["generation"], step["detail"]) == (2, "gamma is silent")
+    with follow(active, "key", "rotate", "wga", "--wait") as process, Applier(active) as c:
+        wait_for(lambda: c.view().rotation.generation == 3, "the rotation")
+        c.end(3, False)
+        out, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (FAILED, "")
+    assert "generation 3 is withdrawn" in out
+
+
+def test_a_daemon_that_ends_while_it_is_waited_for(active):
+    with follow(active, "key", "rotate", "wga", "--wait") as process:
+        process.stdout.readline()
+        active.stop()
+        out, errors = process.communicate(timeout=60)
+    assert process.returncode == FAILED and "key history wga" in errors
+
+
+def test_suspend_and_resume(active):
+    text = ok(active.ctl("key", "suspend", "wga", "--ticket=INC-1"))
+    assert "nothing is cleared" in text and "key resume wga" in text
+    assert "SUSPENDED" in ok(active.ctl("key", "list")) and "SUSPENDED" in ok(active.ctl("status"))
+    assert {k["name"]: k["suspended"] for k in ok_json(active, "key", "list")} == {"wga": True, "wgb": False}
+    failed(active.ctl("key", "suspend", "wga"), FAILED, "suspended already")
+    failed(active.ctl("key", "rotate", "wga"), FAILED, "suspended by an operator since")
+    assert ok_json(active, "key", "resume", "wga")["suspended"] is False
+    failed(active.ctl("key", "resume", "wga"), FAILED, "not suspended")
+    assert ok_json(active, "key", "suspend", "wga")["suspended"] is True
+    assert "released and rotated again" in ok(active.ctl("key", "resume", "wga"))
+
+
+def test_revoke(active):
+    text = ok(active.ctl("key", "revoke", "wga", "--ticket=INC-2"))
+    assert "generation 1 is revoked" in text and "Generation 2 replaces it" in text
+    assert re.search(r"^NOT dropped by +beta wg0, gamma wg0$", text, re.M)
+    failed(active.ctl("key", "revoke", "wga"), FAILED, "no active generation")
+    failed(active.ctl("key", "revoke", "wga", "--generation=1"), FAILED, "it cannot be revoked")
+
+
+def test_revoke_and_wait(active):
+    with follow(active, "--timeout=60", "--json", "key", "revoke", "wga", "--wait") as process, Applier(active) as c:
+        wait_for(lambda: c.view().rotation.generation == 2, "the replacement")
+        c.peer("PEER_ACKNOWLEDGED", 1, acknowledged=pb.PEER_RETIRED)
+        c.apply(2, "ROTATION")
+        c.end(2, True)
+        c.peer("PEER_ACKNOWLEDGED", 1, peer="gamma", acknowledged=pb.PEER_RETIRED)
+        out, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (DONE, "")
+    view = json.loads(out)
+    assert view["revoked"] == 1 and view["not_dropped_by"] == []
+    assert [h["host"] for h in view["dropped_by"]] == ["beta", "gamma"]
+    # One that does not confirm is named when the time is over.
+    with follow(active, "--timeout=2", "key", "revoke", "wga", "--wait") as process, Applier(active) as c:
+        wait_for(lambda: c.view().rotation.generation == 3, "the replacement")
+        c.peer("PEER_ACKNOWLEDGED", 2, acknowledged=pb.PEER_RETIRED)
+        out, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (FAILED, "")
+    assert re.search(r"^dropped by +beta wg0$", out, re.M) and re.search(r"^NOT dropped by +gamma wg0$", out, re.M)
+
+
+def test_host_trust(active, tmp_path):
+    file = f"--file={tmp_path}/trust"
+    vkey = ok_json(active, "status")["host_vkey"]
+
+    def trust(*args):
+        # It needs no daemon.
+        return active.run(active.program("custodyctl"), "--socket=/nonexistent", "host", "trust", *args, file)
+
+    assert "No host is trusted" in ok(trust("list"))
+    assert vkey in ok(trust("add", "alpha", vkey))
+    ok(trust("add", "alpha", vkey))
+    assert ok(trust("list")).split() == ["alpha", vkey]
+    assert json.loads(trust("list", "--json").stdout) == [{"host": "alpha", "vkey": vkey}]
+    failed(trust("add", "beta", vkey), FAILED, "beta")
+    failed(trust("add", "alpha", active.log_vkey.read_text().strip()), FAILED)
+    failed(trust("remove", "gamma"), FAILED, "NOT_FOUND")
+    assert "not believed" in ok(trust("remove", "alpha"))
+    assert "No host is trusted" in ok(trust("list"))
 
 
 # ---- status ----
@@ -357,7 +529,10 @@ def test_something_else_behind_the_socket(stack, tmp_path):
     ["key", "generate", "a", "b"], ["key", "destroy", "wga"], ["key", "destroy", "wga", "x"],
     ["key", "destroy", "wga", "0"], ["key", "destroy", "wga", "-1"], ["key", "show", "wga", "--generation=x"],
     ["key", "show", "wga", "--generation=18446744073709551616"], ["--timeout=0", "status"], ["--timeout=x", "status"],
-    ["--nosuch", "status"], ["status", "--nosuch"], ["status", "--ticket=x"], ["key", "list", "--generation=1"],
+    ["--nosuch", "status"], ["status", "--nosuch"], ["key", "rotate"], ["key", "suspend"], ["key", "revoke"],
+    ["key", "resume", "a", "b"], ["key", "suspend", "wga", "--wait"], ["key", "history"], ["host"], ["host", "trust"],
+    ["host", "trust", "add", "beta"], ["host", "trust", "remove"], ["host", "trust", "nosuch"], ["host", "nosuch"],
+ ["status", "--ticket=x"], ["key", "list", "--generation=1"],
 ])
 def test_usage(builddir, args):
     done = subprocess.run([builddir / "custodyctl", "--socket=/nonexistent", *args], capture_output=True, text=True,
@@ -373,7 +548,9 @@ def test_help_and_version(builddir):
 
     text = run("--help")
     for command in ("token init", "token probe", "token status", "key generate NAME", "key list [NAME]",
-                    "key show NAME", "key publish NAME", "key destroy NAME GENERATION", "status"):
+                    "key show NAME", "key publish NAME", "key destroy NAME GENERATION", "key rotate NAME",
+                    "key suspend NAME", "key resume NAME", "key revoke NAME", "key history NAME",
+                    "host trust add HOST VKEY", "host trust list", "host trust remove HOST", "status"):
         assert f"\n  {command}\n" in text
     assert "--vkey-out" in run("token", "init", "--help")
     assert "--ticket" in run("key", "destroy", "--help")
@@ -387,3 +564,18 @@ def test_output_that_cannot_be_written(stack):
                                   stderr=subprocess.PIPE, text=True, timeout=60)
             assert done.returncode == FAILED
             assert "could not be written" in done.stderr
+
+
+def test_status_watched(stack):
+    """The same again and again, a stream of JSON values, until nobody reads any more."""
+    process = subprocess.Popen([stack.program("custodyctl"), f"--socket={stack.socket}", "--json", "status", "--watch"],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=stack.env())
+    try:
+        first, second = (json.loads("".join(iter(process.stdout.readline, "}\n")) + "}") for _ in range(2))
+        assert first["host"] == second["host"] and second["keeper_ready"]
+        process.stdout.close()
+        assert process.wait(30) != 0
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()

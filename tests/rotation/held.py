@@ -2,6 +2,7 @@
 """A held rotation done by hand: outgoing packets wait above WireGuard while the counterparts change
 over. It proves that the laboratory can read 0 lost; custody-applier does the same steps, faster and on its own."""
 
+import json
 import subprocess
 import time
 
@@ -42,12 +43,16 @@ class Tbf:
     @classmethod
     def hold(cls, end):
         tc_change(end, f"tbf {SHUT}")
-        wait_for(lambda: cls._held(end), f"{end.interface} holding packets", PATIENCE, 0.001)
-        time.sleep(SETTLING)  # as with the plug: wireguard-go has yet to read what was let through
+        wait_for(lambda: cls._holds(end), f"{end.interface} holding packets", PATIENCE, 0.001)
+        time.sleep(SETTLING)
 
     @staticmethod
-    def _held(end):
-        return " backlog 0b" not in end.run("tc", "-s", "qdisc", "show", "dev", end.interface, "root").stdout
+    def _holds(end):
+        """Whether packets wait, and wireguard-go has read all that were let through before: one that it reads after the
+        key was replaced would leave with the new session, before the counterpart has moved."""
+        qdisc = json.loads(end.run("tc", "-s", "-j", "qdisc", "show", "dev", end.interface, "root").stdout)[0]
+        link = json.loads(end.run("ip", "-s", "-j", "link", "show", "dev", end.interface).stdout)[0]["stats64"]["tx"]
+        return qdisc["backlog"] > 0 and link["packets"] + link["dropped"] >= qdisc["packets"]
 
     @staticmethod
     def release(end):

@@ -315,9 +315,17 @@ static void test_bundles(void)
 {
     struct state *state = example();
     refuses(state, RECORD_KEY_REFRESHED, 1, "are not those of the bundle");
+    // As version 0.1 recorded it: legal before the first bundle that has a state, and changes nothing.
     struct record r = next(state, RECORD_KEY_PUBLISHED, 1);
     r.bundle_state = BUNDLE_NONE;
+    must_take(state, &r);
+    CU_ASSERT_PTR_NULL(rotations_find(state_rotations(state), "wg0"));
+    r = next(state, RECORD_KEY_PUBLISHED, 1);
+    r.bundle_state = BUNDLE_NONE;
+    strcpy(r.address, "10.0.0.1");
+    r.port = 51821;
     refused(state, &r, "bundle_state is missing");
+    r = next(state, RECORD_KEY_PUBLISHED, 1);
     r.bundle_state = BUNDLE_DESTROYED;
     refused(state, &r, "bundle_state is destroyed, but key wg0 generation 1 is active");
     r = next(state, RECORD_KEY_PUBLISHED, 2);
@@ -343,6 +351,10 @@ static void test_bundles(void)
     bundle_digest(&bundle, digest);
     CU_ASSERT_STRING_EQUAL(rotation_of(state)->bundle_sha256, digest);
     CU_ASSERT_EQUAL(rotation_of(state)->bundle_generation, 1);
+    r = next(state, RECORD_KEY_PUBLISHED, 1);
+    r.bundle_state = BUNDLE_NONE;
+    r.previous[0] = '\0';
+    refused(state, &r, "bundle_state is missing");
     must(state, RECORD_KEY_REFRESHED, 1);
     refuses(state, RECORD_KEY_REFRESHED, 2, "published last, generation 1");
     r = next(state, RECORD_KEY_PUBLISHED, 2);

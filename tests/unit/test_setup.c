@@ -44,6 +44,7 @@ static void test_defaults(void)
     CU_ASSERT_EQUAL(setup->fresh_interval_s, 300);
     CU_ASSERT_EQUAL(setup->max_stale_s, 900);
     CU_ASSERT_EQUAL(setup->rescan_s, 30);
+    CU_ASSERT(setup->metrics_socket == NULL && setup->metrics_textfile == NULL);
     CU_ASSERT_EQUAL_FATAL(setup->interface_count, 1);
     const struct setup_interface *interface = setup_find(setup, "wg0");
     CU_ASSERT_PTR_NOT_NULL_FATAL(interface);
@@ -70,6 +71,7 @@ static void test_values(void)
 {
     struct setup *setup = must_read(
         "registry = \"dir:/srv/r\" trust = \"/t\" socket = \"/s\" log-vkey = \"/v\"\n"
+        "metrics-socket = \"/m.sock\" metrics-textfile = \"/m.prom\" metrics-interval = 3\n"
         "clock-tolerance = 5 fresh-interval = 10 max-stale = 20 rescan = 7\n"
         "interface \"wg0\" { key = \"alpha-key\" method = \"hold\" hold = \"tbf\" hold-limit = "
         "250\n"
@@ -83,6 +85,9 @@ static void test_values(void)
         "  peer \"beta\" { " IPS " } }\n");
     CU_ASSERT_STRING_EQUAL(setup->trust_file, "/t");
     CU_ASSERT_EQUAL(setup->rescan_s, 7);
+    CU_ASSERT_STRING_EQUAL(setup->metrics_socket, "/m.sock");
+    CU_ASSERT_STRING_EQUAL(setup->metrics_textfile, "/m.prom");
+    CU_ASSERT_EQUAL(setup->metrics_interval_s, 3);
     CU_ASSERT_EQUAL_FATAL(setup->interface_count, 2);
     const struct setup_interface *interface = &setup->interfaces[0];
     CU_ASSERT_EQUAL(interface->method, SETUP_METHOD_HOLD);
@@ -129,6 +134,8 @@ static void test_faults(void)
         {"fresh-interval = 0\n", 1, "1 to 604800"},
         {"max-stale = 700000\n", 1, "1 to 604800"},
         {"rescan = 0\n", 1, "1 to 604800"},
+        {"metrics-socket = \"m\"\n", 1, "absolute path"},
+        {"metrics-interval = 0\n", 1, "1 to 604800"},
         {"rescan = 1s\n", 1, "rescan"},
         {"fresh-interval = 900\n", 0, "'max-stale' (900) must be more"},
         {"interface \"wg0\" { peer \"beta\" { " IPS " } }\n", 0, "'registry' is missing"},

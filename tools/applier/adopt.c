@@ -255,7 +255,7 @@ static int start_rotation(struct adoption *adoption, struct error *err)
     struct custody_view *view = NULL;
     if (adoption->tended->view->rotation_generation != 0)
         return 0;
-    if (custody_key_rotate(adoption->session.custody, key, NULL, &view, &theirs) == 0) {
+    if (custody_key_rotate(adoption->session.custody, key, NULL, "adoption", &view, &theirs) == 0) {
         custody_view_free(view);
         return look(adoption, err);
     }

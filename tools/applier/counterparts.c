@@ -10,8 +10,11 @@
 
 #include <sodium.h>
 
-#define MOVED_TIMES    6    // that a move is told,
-#define MOVED_AGAIN_MS 8    // doubling from here
+#include "psk.h"
+
+#define MOVED_TIMES    6 // that a move is told,
+#define MOVED_AGAIN_MS 8 // doubling from here
+#define BUSY_AGAIN_MS  1000
 #define HOT_MS         2000 // how long to look closely once asked whether we are ready
 
 // ---- addresses ----
@@ -30,6 +33,11 @@ static union device_endpoint make_endpoint(int family, const uint8_t *bytes, uin
         memcpy(&endpoint.v4.sin_addr, bytes, 4);
     }
     return endpoint;
+}
+
+union device_endpoint counterparts_endpoint(const struct setup_endpoint *configured)
+{
+    return make_endpoint(configured->address.family, configured->address.bytes, configured->port);
 }
 
 bool counterparts_move_address(const struct tended_peer *peer, union device_endpoint *address)
@@ -136,8 +144,7 @@ static void fill_new_peer(const struct tended *tended, const struct tended_peer 
     }
     if (!change->set_endpoint && configured->address.family != 0) {
         change->set_endpoint = true;
-        change->endpoint =
-            make_endpoint(configured->address.family, configured->address.bytes, configured->port);
+        change->endpoint = counterparts_endpoint(configured);
     }
 }
 
@@ -209,6 +216,21 @@ static int record_move(struct tended *tended, struct tended_peer *peer, const ch
     return 0;
 }
 
+// Whether the log must hear that it is staged before it may hear of a move: all but the first key
+// of a counterpart.
+static bool is_unknown(const struct tended *tended, const struct tended_peer *peer,
+                       uint64_t generation)
+{
+    if (counterparts_key(tended, peer) == NULL)
+        return false;
+    for (size_t i = 0; i < tended->view->peer_count; i++)
+        if (tended->view->peers[i].generation == generation &&
+            strcmp(tended->view->peers[i].host, peer->setup->host) == 0 &&
+            strcmp(tended->view->peers[i].key, peer->setup->key) == 0)
+            return false;
+    return true;
+}
+
 // The log does not know what was made by hand: it goes when its grace is over, as an old generation
 // would. (After a restart it is drift's to tell of.)
 static void note_replaced(struct tended *tended, struct tended_peer *peer,
@@ -244,6 +266,8 @@ static int retire_replaced(struct tended *tended, struct tended_peer *peer, stru
 static int move(struct tended *tended, struct tended_peer *peer, const struct plan_step *step,
                 struct error *err)
 {
+    if (is_unknown(tended, peer, step->generation) && stage(tended, peer, step, err) != 0)
+        return -1;
     note_replaced(tended, peer, step->public_key);
     if (give_allowed_ips(tended, peer, step->public_key, err) != 0)
         return -1;
@@ -294,14 +318,15 @@ int counterparts_repair(struct tended *tended, const struct tended_peer *peer,
 
 // ---- a pass ----
 
-static void tell_refusals(struct tended *tended, const struct tended_peer *peer,
-                          const struct refusals *refusals)
+void counterparts_tell_refusals(struct tended *tended, const struct tended_peer *peer,
+                                const struct refusals *refusals)
 {
     for (size_t i = 0; i < refusals->count; i++) {
         const struct refusal *refusal = &refusals->items[i];
         char detail[DETAIL_MAX + 1];
         if (refusal->told)
             continue;
+        tended->counts.refused[refusal->kind]++;
         snprintf(detail, sizeof detail, "%s: %.100s: %.300s", refusal_kind_name(refusal->kind),
                  refusal->path, refusal->message);
         tended_tell(tended, "%s: a note is refused: %s", peer->setup->host, detail);
@@ -339,9 +364,16 @@ static int read_notes(struct tended *tended, struct tended_peer *peer, struct er
 static int look_at(struct tended *tended, struct tended_peer *peer, struct error *err)
 {
     int rc = read_notes(tended, peer, err);
-    tell_refusals(tended, peer, counterpart_refusals(peer->counterpart));
+    counterparts_tell_refusals(tended, peer, counterpart_refusals(peer->counterpart));
     tell_staleness(tended, peer);
     return rc;
+}
+
+static void look_soon(struct tended *tended)
+{
+    int64_t due = device_now_ms() + BUSY_AGAIN_MS;
+    if (due < tended->due_ms)
+        tended->due_ms = due;
 }
 
 int counterparts_read(struct tended *tended, struct error *err)
@@ -386,6 +418,12 @@ static int tend(struct tended *tended, struct tended_peer *peer, const char **yi
         // What an interface lost that was whole is drift; what one lacks that is new is put there.
         if (plan.steps[i].kind == PLAN_REPAIR && peer->whole)
             continue;
+        // A new key is not acknowledged while the link's ends may have different preshared keys:
+        // its host would force a handshake that fails.
+        if (plan.steps[i].kind == PLAN_STAGE && psk_is_busy(tended, peer)) {
+            look_soon(tended);
+            continue;
+        }
         if (carry_out(tended, peer, &plan.steps[i], err) != 0)
             return -1;
         done++;
@@ -545,7 +583,7 @@ int counterparts_follow(struct tended *tended, struct error *err)
 
 // ---- datagrams ----
 
-void counterparts_datagram(struct tended *tended, const struct move *move,
+void counterparts_datagram(struct tended *tended, struct moves *moves, const struct move *move,
                            const union device_endpoint *from)
 {
     if (move->kind != MOVE_ASK)
@@ -562,7 +600,7 @@ void counterparts_datagram(struct tended *tended, const struct move *move,
         ready.kind = MOVE_READY;
         tended->hot_until_ms = device_now_ms() + HOT_MS;
         tended->follow_ms = 0;
-        moves_send(tended->moves, &ready, &address);
+        moves_send(moves, &ready, &address);
     }
 }
 

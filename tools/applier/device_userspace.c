@@ -23,7 +23,7 @@
 
 #define USERSPACE_FOLDER     "/var/run/wireguard"
 #define USERSPACE_SUFFIX     ".sock"
-#define USERSPACE_TIMEOUT_MS 10000              // setting 10,000 peers takes a second
+#define USERSPACE_TIMEOUT_MS 5000               // setting 10,000 peers takes two seconds
 #define USERSPACE_PIECE      4096               // bytes read at a time
 #define USERSPACE_ANSWER_MAX (64 * 1024 * 1024) // bytes of an answer: some 100,000 peers
 

@@ -63,6 +63,11 @@ bool plan_has_allowed_ips(const struct device_peer *peer, const struct setup_pee
 const struct custody_peer *plan_current(const struct custody_view *view, const char *host,
                                         const char *key);
 
+// A counterpart's generations that are staged on the interface by our log, and that it does not
+// announce any more.
+unsigned plan_leftovers(const struct custody_view *view, const struct counterpart_says *says,
+                        const char *host, const char *key);
+
 // ---- our own key ----
 
 enum plan_own_kind {
@@ -70,6 +75,7 @@ enum plan_own_kind {
     PLAN_SET_KEY,   // release `generation` for `reason` and set it
     PLAN_ROTATE,    // a rotation to `generation` is open: go on with it
     PLAN_TAKE_OVER, // … and the interface has that key already: see whether it is confirmed
+    PLAN_REPLACED,  // … and that is the active one: it replaces a compromised one
 };
 
 struct plan_own {

@@ -15,6 +15,8 @@
 #include "counterparts.h"
 #include "drifts.h"
 #include "own_notes.h"
+#include "paired.h"
+#include "psk.h"
 #include "retry.h"
 #include "rotation.h"
 
@@ -70,7 +72,8 @@ static int make_peer(struct tended_peer *peer, const struct setup_peer *setup, s
     peer->look = true;
     peer->counterpart = counterpart_new(setup->host, setup->key);
     peer->acknowledgements = acknowledgements_new(setup->host, setup->key);
-    if (peer->counterpart == NULL || peer->acknowledgements == NULL)
+    peer->psk.reader = psk_notes_new(setup->host, setup->key);
+    if (peer->counterpart == NULL || peer->acknowledgements == NULL || peer->psk.reader == NULL)
         return error_set(err, ERROR_RESOURCE_EXHAUSTED, "out of memory for counterpart '%s'",
                          setup->host);
     return 0;
@@ -105,6 +108,7 @@ struct tended *tended_new(struct tended_world *world, const struct setup_interfa
 static void close_interface(struct tended *tended)
 {
     struct error err;
+    paired_close(tended);
     moves_close(tended->moves);
     hold_guard_stop(tended->guard);
     if (hold_close(tended->hold, &err) != 0 && err.code != ERROR_NOT_FOUND)
@@ -128,6 +132,7 @@ void tended_free(struct tended *tended)
     for (size_t i = 0; i < tended->peer_count; i++) {
         counterpart_free(tended->peers[i].counterpart);
         acknowledgements_free(tended->peers[i].acknowledgements);
+        psk_notes_free(tended->peers[i].psk.reader);
         sodium_memzero(tended->peers[i].secret, sizeof tended->peers[i].secret);
     }
     custody_view_free(tended->view);
@@ -144,7 +149,8 @@ static void open_hold(struct tended *tended)
     static const enum hold_kind kinds[] = {
         [SETUP_HOLD_AUTO] = HOLD_AUTO, [SETUP_HOLD_PLUG] = HOLD_PLUG, [SETUP_HOLD_TBF] = HOLD_TBF};
     struct error err;
-    if (tended->world->registry == NULL || tended->setup->method == SETUP_METHOD_POLL)
+    if (tended->world->registry == NULL || tended->setup->method == SETUP_METHOD_POLL ||
+        tended->setup->method == SETUP_METHOD_PAIR)
         return;
     if (hold_open(&tended->hold, tended->setup->name, kinds[tended->setup->hold], HOLD_BYTES,
                   &err) != 0) {
@@ -165,23 +171,28 @@ static void open_hold(struct tended *tended)
     }
 }
 
-static void open_moves(struct tended *tended)
+bool tended_move_address(const struct tended *tended, union device_endpoint *address)
 {
     const struct setup_address *own = &tended->setup->move_address;
+    memset(address, 0, sizeof *address);
+    if (own->family == AF_INET6) {
+        address->v6.sin6_family = AF_INET6;
+        address->v6.sin6_port = htons(tended->setup->move_port);
+        memcpy(&address->v6.sin6_addr, own->bytes, 16);
+    } else if (own->family == AF_INET) {
+        address->v4.sin_family = AF_INET;
+        address->v4.sin_port = htons(tended->setup->move_port);
+        memcpy(&address->v4.sin_addr, own->bytes, 4);
+    }
+    return own->family != 0;
+}
+
+static void open_moves(struct tended *tended)
+{
     union device_endpoint address;
     struct error err;
-    if (own->family == 0)
+    if (!tended_move_address(tended, &address))
         return;
-    memset(&address, 0, sizeof address);
-    if (own->family == AF_INET6) {
-        address.v6.sin6_family = AF_INET6;
-        address.v6.sin6_port = htons(tended->setup->move_port);
-        memcpy(&address.v6.sin6_addr, own->bytes, 16);
-    } else {
-        address.v4.sin_family = AF_INET;
-        address.v4.sin_port = htons(tended->setup->move_port);
-        memcpy(&address.v4.sin_addr, own->bytes, 4);
-    }
     if (moves_open(&tended->moves, tended->setup->name, &address, &err) != 0) {
         tended->moves = NULL;
         tended_say(tended, &err);
@@ -195,8 +206,11 @@ void tended_find(struct tended *tended)
     struct device_identity identity;
     struct error err;
     bool found = ops->find(tended->setup->name, &identity, &err) == 0;
-    if (tended->present && found && device_identity_equal(&identity, &tended->identity))
+    if (tended->present && found && device_identity_equal(&identity, &tended->identity)) {
+        if (tended->pair == NULL && paired_is_wanted(tended))
+            tended->dirty = true; // it may be the pair that has come
         return;
+    }
     if (tended->present)
         tended_tell(tended, "the interface is gone");
     close_interface(tended);
@@ -222,6 +236,7 @@ int tended_read(struct tended *tended, struct error *err)
         return -1;
     device_view_free(tended->there);
     tended->there = view;
+    tended->read_ms = device_now_ms();
     return 0;
 }
 
@@ -257,6 +272,7 @@ static bool is_foreign(const struct tended *tended, const struct plan_own *own)
 static int tend_own_key(struct tended *tended, struct error *err)
 {
     struct plan_own own = plan_own_key(tended);
+    paired_find(tended);
     if (is_foreign(tended, &own))
         return 0; // drift
     if (own.kind == PLAN_SET_KEY)
@@ -267,17 +283,20 @@ static int tend_own_key(struct tended *tended, struct error *err)
         tended->seen_before = true;
     if (own.generation != 0)
         tended->keyed = true;
+    paired_tend_key(tended, &own);
     return 0;
 }
 
 static int tend_rotation(struct tended *tended, const char *yield, struct error *err)
 {
     struct plan_own own = plan_own_key(tended);
+    if (rotation_take_drops(tended, err) != 0)
+        return -1;
     if (is_foreign(tended, &own) && tended->view->rotation_generation != 0)
         return rotation_give_up(tended, "the interface has a key that is not ours", err);
-    if (own.kind != PLAN_ROTATE)
-        return 0;
-    return rotation_go_on(tended, yield, err);
+    if (own.kind == PLAN_REPLACED)
+        return rotation_replaced(tended, err);
+    return own.kind == PLAN_ROTATE ? rotation_go_on(tended, yield, err) : 0;
 }
 
 // The steps of one pass, each with what the one before has left: the first failure ends it, but
@@ -285,7 +304,7 @@ static int tend_rotation(struct tended *tended, const char *yield, struct error 
 static int pass(struct tended *tended, struct error *err)
 {
     const char *yield = NULL;
-    struct error notes = {.code = ERROR_OK};
+    struct error notes = {.code = ERROR_OK}, preshared = {.code = ERROR_OK};
     if (tended_ask(tended, err) != 0 && tended->view == NULL)
         return -1;
     if (tended_read(tended, err) != 0 || tend_own_key(tended, err) != 0)
@@ -297,14 +316,23 @@ static int pass(struct tended *tended, struct error *err)
         return -1;
     if (tended->dirty)
         return 0; // look again first
+    paired_tend_peers(tended);
+    if (psk_tend(tended, err) != 0)
+        preshared = *err; // the rotation goes on, unless the link's ends may differ
+    if (tended->dirty)
+        return preshared.code == ERROR_OK ? 0 : -1;
     if (published != 0) {
         *err = notes;
         if (tended->view->rotation_generation == 0)
             return -1;
     }
-    if (tend_rotation(tended, yield, err) != 0 || published != 0)
+    if (tend_rotation(tended, yield, err) != 0 || published != 0 ||
+        rotation_settle(tended, err) != 0)
         return -1;
-    return rotation_settle(tended, err);
+    if (preshared.code == ERROR_OK)
+        return 0;
+    *err = preshared;
+    return -1;
 }
 
 void tended_pass(struct tended *tended)
@@ -329,6 +357,7 @@ void tended_pass(struct tended *tended)
         if (err.code == ERROR_NOT_FOUND)
             tended_find(tended);
     }
+    tended->passed_ms = device_now_ms();
     if (tended->settle_ms != 0 && tended->settle_ms < tended->due_ms)
         tended->due_ms = tended->settle_ms;
     for (size_t i = 0; i < tended->peer_count && tended->present; i++)
@@ -371,7 +400,9 @@ void tended_datagrams(struct tended *tended)
     struct move move;
     union device_endpoint from;
     while (tended->moves != NULL && moves_take(tended->moves, &move, &from) == 1)
-        counterparts_datagram(tended, &move, &from);
+        counterparts_datagram(tended, tended->moves, &move, &from);
+    while (tended->pair != NULL && moves_take(pair_moves(tended->pair), &move, &from) == 1)
+        counterparts_datagram(tended, pair_moves(tended->pair), &move, &from);
 }
 
 void tended_changed(struct tended *tended, const char *folder)
@@ -385,4 +416,12 @@ void tended_changed(struct tended *tended, const char *folder)
         if (folder == NULL || strcmp(theirs, folder) == 0)
             peer->look = true;
     }
+}
+
+// ---- for metrics ----
+
+void tended_set_drift(struct tended *tended, unsigned differences)
+{
+    tended->counts.knows_drift = true;
+    tended->counts.drift = differences;
 }

@@ -18,7 +18,9 @@
 #include "hold.h"
 #include "hold_guard.h"
 #include "moves.h"
+#include "pair.h"
 #include "plan.h"
+#include "psk_notes.h"
 #include "registry.h"
 #include "setup.h"
 #include "trust.h"
@@ -31,6 +33,7 @@ struct tended_world {
     struct registry *registry; // NULL: none configured; nothing rotates
     const struct trust *trust;
     struct apply_settings *settings;
+    bool registry_gone;                // when it was asked last
     struct custody *custody;           // NULL while custodyd is not reached
     char own_host[HOST_MAX + 1];       // "" until custodyd told it once
     char own_host_vkey[NOTE_VKEY_MAX]; // …
@@ -40,6 +43,17 @@ struct tended_world {
 struct tended_handshake {
     uint8_t public_key[DEVICE_KEY_SIZE];
     struct timespec at;
+};
+
+// A link's preshared key.
+struct tended_psk {
+    struct psk_notes *reader;
+    struct psk_says says;
+    char notes[PSK_NOTE_STATES][NOTE_MAX]; // ours, as signed last: put back where they are lost
+    bool seen;                             // this process saw it on the interface
+    bool unrecorded;                       // set, and custodyd not told yet:
+    uint64_t unrecorded_epoch;             // this one
+    int64_t repaired_us, not_before_us;    // as psk_plan.h has them
 };
 
 // A counterpart.
@@ -66,15 +80,27 @@ struct tended_peer {
     int64_t moved_next_ms;
     // Our next key, on its interface.
     bool required;
-    bool acknowledged; // as recorded
-    bool late;         // as recorded
+    bool acknowledged;           // as recorded
+    bool late;                   // as recorded
+    uint64_t dropped_generation; // of ours, compromised: the highest that it said it has dropped
     uint8_t move_sha256[32];
+    struct tended_psk psk;
 };
 
 // A note of ours, as it was signed last: put back where the registry lost it.
 struct tended_note {
     uint64_t generation; // 0 = none
     char text[NOTE_MAX];
+};
+
+// For metrics: since the configuration was read.
+struct tended_counts {
+    uint64_t confirmed, rolled_back; // rotations
+    bool has_held;
+    int held_ms; // the last time
+    uint64_t refused[REFUSAL_KINDS];
+    bool knows_drift;
+    unsigned drift;
 };
 
 struct tended {
@@ -87,6 +113,10 @@ struct tended {
     struct hold *hold;
     struct hold_guard *guard;
     struct moves *moves;
+    struct pair *pair;             // its second device; NULL: none is there
+    struct error pair_last;        // said of it last
+    int64_t pair_back_ms;          // when the routes may lead to the interface again
+    bool by_pair;                  // the attempt that was last went by it
     struct device_view *there;     // as it was read last
     uint8_t ours[DEVICE_KEY_SIZE]; // the public key set last by this process
     bool has_ours;
@@ -105,6 +135,8 @@ struct tended {
     bool dirty;
     int64_t due_ms, follow_ms, hot_until_ms;
     unsigned failures;
+    int64_t read_ms, passed_ms; // when the device was read last, and a pass made; 0 = never
+    struct tended_counts counts;
     struct error last; // said last, so as not to say it again
 };
 
@@ -121,10 +153,15 @@ void tended_pass(struct tended *tended);
 // Looks at the handshakes alone, where a take-over is possible, and moves what is to be moved. Sets
 // `follow_ms` (INT64_MAX: no need).
 void tended_follow(struct tended *tended);
+// Where this interface takes move datagrams; false where it does not.
+bool tended_move_address(const struct tended *tended, union device_endpoint *address);
 // Takes what datagrams have come.
 void tended_datagrams(struct tended *tended);
 // The registry has something new: in that folder; NULL: anywhere.
 void tended_changed(struct tended *tended, const char *folder);
+
+// So many differences were found between log, bundles and interface; 0: none.
+void tended_set_drift(struct tended *tended, unsigned differences);
 
 // For people: to the journal, unless it was the last thing said.
 void tended_say(struct tended *tended, const struct error *err);

@@ -9,8 +9,7 @@
 
 #include "record.h"
 
-#define WIDTH  80
-#define COLUMN 16 // where a field's value begins
+#define WIDTH 80
 
 void print_field(const char *name, const char *format, ...)
 {
@@ -19,15 +18,15 @@ void print_field(const char *name, const char *format, ...)
     va_start(args, format);
     vsnprintf(text, sizeof(text), format, args);
     va_end(args);
-    printf("%-*s", COLUMN, name);
+    printf("%-*s", PRINT_COLUMN, name);
     const char *rest = text;
-    while (strlen(rest) > WIDTH - COLUMN) {
-        int length = WIDTH - COLUMN;
+    while (strlen(rest) > WIDTH - PRINT_COLUMN) {
+        int length = WIDTH - PRINT_COLUMN;
         while (length > 0 && rest[length] != ' ')
             length--;
         if (length == 0)
             break;
-        printf("%.*s\n%*s", length, rest, COLUMN, "");
+        printf("%.*s\n%*s", length, rest, PRINT_COLUMN, "");
         rest += length + 1;
     }
     printf("%s\n", rest);

@@ -10,6 +10,7 @@
 
 #include "custody.h"
 
+#define PRINT_COLUMN      16 // where a field's value begins
 #define PRINT_TIME_SIZE   32
 #define PRINT_BASE64_SIZE 45 // of a public key, with the NUL
 

@@ -86,6 +86,16 @@ static bool was_confirmed(const struct custody_view *view, uint64_t generation)
            state_of(view, generation) == CUSTODY_KEY_ACTIVE;
 }
 
+// Whether the rotation to `generation` is over, and that in the log: the view may be ahead of it.
+static bool is_over(const struct custody_view *view, uint64_t generation)
+{
+    if (view->rotation_generation == generation)
+        return false;
+    return !has_step(view, "rotation.started", generation) || // another has begun since
+           has_step(view, "rotation.confirmed", generation) ||
+           has_step(view, "rotation.rolled-back", generation);
+}
+
 // Whether a counterpart has acknowledged that it did that with our generation.
 static bool has_acknowledged(const struct custody_view *view, const char *host, const char *key,
                              enum custody_peer_state state, uint64_t generation)
@@ -182,14 +192,25 @@ static enum ctl_exit tell_end(struct ctl *ctl, const struct custody_view *view, 
     return written != CTL_OK ? written : result;
 }
 
+// The generation that the rotation leads to which was begun last: it may have ended before its
+// start was answered.
+static uint64_t begun_last(const struct custody_view *view)
+{
+    uint64_t generation = 0;
+    for (size_t i = 0; i < view->step_count; i++)
+        if (strcmp(view->steps[i].event, "rotation.started") == 0)
+            generation = view->steps[i].generation;
+    return generation != 0 ? generation : view->rotation_generation;
+}
+
 // Shows each step until the rotation has ended.
 static enum ctl_exit follow_rotation(struct ctl *ctl, struct custody_view **view)
 {
-    uint64_t generation = (*view)->rotation_generation, seen = 0;
+    uint64_t generation = begun_last(*view), seen = 0;
     for (;;) {
         if (!ctl->json)
             seen = views_print_steps(*view, seen);
-        if ((*view)->rotation_generation != generation)
+        if (is_over(*view, generation))
             return tell_end(ctl, *view, generation);
         if (next_view(ctl, view, -1) < 0)
             return CTL_FAILED;
@@ -202,7 +223,7 @@ static enum ctl_exit tell_started(struct ctl *ctl, const struct custody_view *vi
         return ctl_written(ctl, print_json(views_json(view)));
     printf("A rotation of %s to generation %" PRIu64 " has begun. The applier carries it out:\n"
            "'custodyctl key history %s' shows how far it is.\n",
-           view->key, view->rotation_generation, view->key);
+           view->key, begun_last(view), view->key);
     return CTL_OK;
 }
 
@@ -210,7 +231,8 @@ enum ctl_exit key_rotate(struct ctl *ctl)
 {
     struct custody_view *view = NULL;
     struct custody_error err;
-    if (custody_key_rotate(ctl->custody, ctl->arguments[0], ctl->ticket, &view, &err) < 0)
+    if (custody_key_rotate(ctl->custody, ctl->arguments[0], ctl->ticket, ctl->reason, &view, &err) <
+        0)
         return ctl_fail(ctl, &err);
     enum ctl_exit result = ctl->wait ? follow_rotation(ctl, &view) : tell_started(ctl, view);
     custody_view_free(view);
@@ -230,8 +252,8 @@ enum ctl_exit key_suspend(struct ctl *ctl)
         result = ctl_written(ctl, print_json(views_json(view)));
     else
         printf("%s is suspended: it is neither released nor rotated until\n"
-               "'custodyctl key resume %s'. The interface keeps the key that it has: nothing is "
-               "cleared.\n",
+               "'custodyctl key resume %s'.\n"
+               "The interface keeps the key that it has: nothing is cleared.\n",
                view->key, view->key);
     custody_view_free(view);
     return result;

@@ -56,23 +56,35 @@ const struct custody_view *views_find(const struct views *views, const char *key
 
 // ---- for people ----
 
+// A name that is too long for its column has a line of its own.
+static void print_key_field(const char *key, const char *text, const char *when, const char *failed)
+{
+    char name[80];
+    snprintf(name, sizeof(name), "  %s", key);
+    if (strlen(name) >= PRINT_COLUMN) {
+        puts(name);
+        name[0] = '\0';
+    }
+    print_field(name, "%s%s%s", text, when, failed);
+}
+
 void views_print_line(const struct custody_view *view)
 {
-    char since[PRINT_TIME_SIZE], next[PRINT_TIME_SIZE], failed[64] = "";
+    char text[64], when[PRINT_TIME_SIZE], failed[64] = "";
     if (view->rotation_failures > 0)
         snprintf(failed, sizeof(failed), "; %" PRIu32 " rolled back in a row",
                  view->rotation_failures);
+    snprintf(text, sizeof(text), "rotating to generation %" PRIu64 " since ",
+             view->rotation_generation);
     if (view->rotation_generation != 0)
-        print_field(view->key, "rotating to generation %" PRIu64 " since %s%s",
-                    view->rotation_generation, print_time(view->rotation_started_us, since),
-                    failed);
+        print_key_field(view->key, text, print_time(view->rotation_started_us, when), failed);
     else if (view->suspended)
-        print_field(view->key, "SUSPENDED: not released, not rotated%s", failed);
+        print_key_field(view->key, "SUSPENDED: not released, not rotated", "", failed);
     else if (view->next_rotation_us != 0)
-        print_field(view->key, "next rotation %s%s", print_time(view->next_rotation_us, next),
-                    failed);
+        print_key_field(view->key, "next rotation ", print_time(view->next_rotation_us, when),
+                        failed);
     else
-        print_field(view->key, "no rotation is due%s", failed);
+        print_key_field(view->key, "no rotation is due", "", failed);
 }
 
 const char *views_peer_state(enum custody_peer_state state)
