@@ -260,8 +260,9 @@ static int tend_rotation(struct tended *tended, const char *yield, struct error 
     return own.kind == PLAN_ROTATE ? rotation_go_on(tended, yield, err) : 0;
 }
 
-// The steps of one pass, each with what the one before has left: the first failure ends it, but
-// what needs no registry is done before what needs one.
+// The steps of one pass, each with what the one before has left: a failure ends it, but what needs
+// no registry is done before what needs one, and a rotation that is open ends with its window
+// whatever else fails.
 static int pass(struct tended *tended, struct error *err)
 {
     const char *yield = NULL;
@@ -273,16 +274,17 @@ static int pass(struct tended *tended, struct error *err)
     if (tended->world->registry == NULL || tended->dirty)
         return 0;
     int published = own_notes_tend(tended, &notes);
-    if (tended_read(tended, err) != 0 || counterparts_tend(tended, &yield, err) != 0)
+    if (tended_read(tended, err) != 0)
         return -1;
+    int others = counterparts_tend(tended, &yield, err);
     if (tended->dirty)
-        return 0; // look again first
-    if (published != 0) {
+        return others; // look again first
+    if (others == 0 && published != 0)
         *err = notes;
-        if (tended->view->rotation_generation == 0)
-            return -1;
-    }
-    if (tend_rotation(tended, yield, err) != 0 || published != 0)
+    bool failed = others != 0 || published != 0;
+    if (failed && tended->view->rotation_generation == 0)
+        return -1;
+    if (tend_rotation(tended, yield, err) != 0 || failed)
         return -1;
     return rotation_settle(tended, err);
 }
