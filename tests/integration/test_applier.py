@@ -232,6 +232,20 @@ def test_run_sets_keys_at_start_again_and_when_told(stack, userspace):
     assert outcomes(stack).count("release.failed") == 0
 
 
+def test_run_says_that_it_reads_no_configuration(stack, tmp_path):
+    config = tmp_path / "applier.conf"
+    config.write_text("")
+    with Run(stack, f"--config={config}", "run", "custody-none=wga") as run:
+        run.wait("READY=1")
+        assert f"{config} is not read" in run.log.read_text()
+        assert run.end() == 0
+    run.log.unlink()
+    with Run(stack, f"--config={tmp_path / 'none.conf'}", "run", "custody-none=wga") as run:
+        run.wait("READY=1")
+        assert "is not read" not in run.log.read_text()
+        assert run.end() == 0
+
+
 @needs_tunnel
 def test_run_waits_for_an_interface_that_comes_later(stack, tmp_path):
     with Tunnel(tmp_path, backend="userspace") as tunnel:

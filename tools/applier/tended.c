@@ -299,8 +299,16 @@ static int tend_rotation(struct tended *tended, const char *yield, struct error 
     return own.kind == PLAN_ROTATE ? rotation_go_on(tended, yield, err) : 0;
 }
 
-// The steps of one pass, each with what the one before has left: the first failure ends it, but
-// what needs no registry is done before what needs one.
+// The second devices of pairs, and preshared keys.
+static int tend_links(struct tended *tended, struct error *err)
+{
+    paired_tend_peers(tended);
+    return psk_tend(tended, err);
+}
+
+// The steps of one pass, each with what the one before has left: a failure ends it, but what needs
+// no registry is done before what needs one, and a rotation that is open ends with its window
+// whatever else fails.
 static int pass(struct tended *tended, struct error *err)
 {
     const char *yield = NULL;
@@ -312,27 +320,25 @@ static int pass(struct tended *tended, struct error *err)
     if (tended->world->registry == NULL || tended->dirty)
         return 0;
     int published = own_notes_tend(tended, &notes);
-    if (tended_read(tended, err) != 0 || counterparts_tend(tended, &yield, err) != 0)
+    if (tended_read(tended, err) != 0)
         return -1;
+    int others = counterparts_tend(tended, &yield, err);
     if (tended->dirty)
-        return 0; // look again first
-    paired_tend_peers(tended);
-    if (psk_tend(tended, err) != 0)
-        preshared = *err; // the rotation goes on, unless the link's ends may differ
-    if (tended->dirty)
-        return preshared.code == ERROR_OK ? 0 : -1;
-    if (published != 0) {
+        return others; // look again first
+    // A rotation goes on without these, unless the link's ends may differ.
+    int links = others == 0 ? tend_links(tended, &preshared) : 0;
+    bool cut_off = others != 0 || published != 0;
+    if (others == 0 && published != 0)
         *err = notes;
-        if (tended->view->rotation_generation == 0)
+    if (!tended->dirty) {
+        if (cut_off && tended->view->rotation_generation == 0)
+            return -1;
+        if (tend_rotation(tended, yield, err) != 0 || cut_off || rotation_settle(tended, err) != 0)
             return -1;
     }
-    if (tend_rotation(tended, yield, err) != 0 || published != 0 ||
-        rotation_settle(tended, err) != 0)
-        return -1;
-    if (preshared.code == ERROR_OK)
-        return 0;
-    *err = preshared;
-    return -1;
+    if (links != 0)
+        *err = preshared;
+    return links;
 }
 
 void tended_pass(struct tended *tended)
