@@ -145,6 +145,7 @@ struct custody_key {
     int64_t generated_us, activated_us, deactivated_us,
         released_us; // microseconds since 1970 UTC; 0 = never
     uint64_t releases;
+    bool imported; // it was on an interface before custody was there
 };
 
 // Generations of `key`, or of all keys when NULL. `*keys` is an array of `*count` for the caller to
@@ -172,6 +173,13 @@ CUSTODY_API int custody_token_probe(struct custody *custody, struct custody_prob
                                     size_t *count, struct custody_error *err);
 CUSTODY_API int custody_key_generate(struct custody *custody, const char *key, const char *ticket,
                                      struct custody_key *out, struct custody_error *err);
+// Takes over `private_key`, 32 bytes of guarded memory, clamped, that an interface has already: as
+// the key's active generation, to be rotated off. It leaves this process only boxed to a key of the
+// keeper's, which was made for this once and is signed by the pinned log key. The same again is
+// fine.
+CUSTODY_API int custody_key_import(struct custody *custody, const char *key, const char *ticket,
+                                   const uint8_t *private_key, struct custody_key *out,
+                                   struct custody_error *err);
 // `bundle` (room for `size` bytes, 4,096 suffice) becomes the signed note. `address` (inside the
 // tunnel, may be NULL) and `port` are where this host takes move datagrams.
 CUSTODY_API int custody_key_publish(struct custody *custody, const char *key, uint64_t generation,
@@ -272,8 +280,8 @@ struct custody_view {
     char bundle_sha256[65];
     // The policy, in seconds; lifetime 0: no schedule.
     uint32_t lifetime_s, grace_s, window_s, jitter_s, psk_lifetime_s, not_after_s;
-    int64_t next_rotation_us; // 0 = none is due ever
-    uint64_t seq;             // for custody_watch
+    int64_t next_rotation_us;   // 0 = none is due ever
+    uint64_t seq;               // for custody_watch
     struct custody_step *steps; // oldest first
     size_t step_count;
 };
@@ -285,8 +293,8 @@ CUSTODY_API void custody_view_free(struct custody_view *view);
 // comes on the connection's descriptor. One watch at a time; other calls may be made meanwhile. It
 // is answered after a minute at the latest, also where nothing has changed.
 CUSTODY_API int custody_watch(struct custody *custody, uint64_t after, struct custody_error *err);
-// For poll(): readable when custody_watch_take may have something that it had not when it was called
-// last. A call that was made in between may have read the watch's answer already: call
+// For poll(): readable when custody_watch_take may have something that it had not when it was
+// called last. A call that was made in between may have read the watch's answer already: call
 // custody_watch_take once more before waiting. -1 once the connection is lost.
 CUSTODY_API int custody_fd(const struct custody *custody);
 // 1 when the watch was answered (then ask for views and watch again), 0 when not yet or none is
@@ -331,8 +339,10 @@ CUSTODY_API int custody_record_finding(struct custody *custody, const char *key,
                                        struct custody_error *err);
 
 // Operators'.
+// `reason`: in words, for the record; may be NULL.
 CUSTODY_API int custody_key_rotate(struct custody *custody, const char *key, const char *ticket,
-                                   struct custody_view **out, struct custody_error *err);
+                                   const char *reason, struct custody_view **out,
+                                   struct custody_error *err);
 CUSTODY_API int custody_key_suspend(struct custody *custody, const char *key, const char *ticket,
                                     struct custody_view **out, struct custody_error *err);
 CUSTODY_API int custody_key_resume(struct custody *custody, const char *key, const char *ticket,

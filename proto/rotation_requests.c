@@ -168,11 +168,12 @@ int custody_end_rotation(struct custody *custody, const char *key, uint64_t gene
 }
 
 int custody_key_rotate(struct custody *custody, const char *key, const char *ticket,
-                       struct custody_view **out, struct custody_error *err)
+                       const char *reason, struct custody_view **out, struct custody_error *err)
 {
     Custody__V1__RotateKey body = CUSTODY__V1__ROTATE_KEY__INIT;
     body.key = client_string(key);
     body.ticket = client_string(ticket);
+    body.reason = client_string(reason);
     Custody__V1__Request request = CUSTODY__V1__REQUEST__INIT;
     request.body_case = CUSTODY__V1__REQUEST__BODY_ROTATE_KEY;
     request.rotate_key = &body;

@@ -14,6 +14,7 @@ from rotator import Rotator
 from topology import PATIENCE, Key, LaboratoryError  # first: it tells where the next ones are
 from python_client import Client, Closed, pb
 from stack import Stack, default_builddir, find_program, inside, tail, wait_for
+from tunnel import End
 
 KEY = "wg0"  # every host's name for its key
 MOVE_PORT = 51900
@@ -53,8 +54,9 @@ class Host:
         lines = [f"{h.name} {h.stack.status()['host_vkey']}\n" for h in hosts if h is not self]
         self.trust.write_text("".join(lines))
 
-    def write_applier_config(self, peers, extra="", interface_extra=""):
-        """peers: [(Host, allowed-ips, endpoint or None)]."""
+    def write_applier_config(self, peers, extra="", interface_extra="", pair=None):
+        """peers: [(Host, allowed-ips, endpoint or None)]. pair: the end's second device, an End."""
+        interface_extra += f'\n  pair = "{pair.interface}"' if pair else ""
         text = (f'registry = "dir:{self.shared}"\ntrust = "{self.trust}"\nsocket = "{self.stack.socket}"\n'
                 f'log-vkey = "{self.stack.log_vkey}"\nrescan = 2\n{extra}\n'
                 f'interface "{self.end.interface}" {{\n  key = "{KEY}"\n  move-address = "{self.end.inner}"\n'
@@ -62,6 +64,7 @@ class Host:
         for host, prefix, endpoint in peers:
             text += f'  peer "{host.name}" {{\n    key = "{KEY}"\n    allowed-ips = {{ "{prefix}" }}\n'
             text += f'    endpoint = "{endpoint}"\n' if endpoint else ""
+            text += f'    pair-endpoint = "{host.end.outer}:{pair.port}"\n' if endpoint and pair else ""
             text += "  }\n"
         self.config.write_text(text + "}\n")
 
@@ -151,8 +154,9 @@ class Host:
 class Fleet:
     """Hosts for all ends of a Topology, with one `dir:` registry. Where the tests keep what is theirs: `dir`."""
 
-    def __init__(self, dir, net, extra="", interface_extra="", **custodyd):
-        self.dir, self.net = pathlib.Path(dir), net
+    def __init__(self, dir, net, extra="", interface_extra="", pairs=None, **custodyd):
+        """pairs: {end: its second device}."""
+        self.dir, self.net, self.pairs = pathlib.Path(dir), net, pairs or {}
         self.registry = self.dir / "registry"
         self.registry.mkdir()
         self.extra, self.interface_extra, self.custodyd = extra, interface_extra, custodyd
@@ -170,7 +174,7 @@ class Fleet:
             host.start_custodyd(**self.custodyd)
         for end, host in self.hosts.items():
             host.trust_all(self.hosts.values())
-            host.write_applier_config(self.peers_of(end), self.extra, self.interface_extra)
+            host.write_applier_config(self.peers_of(end), self.extra, self.interface_extra, self.pairs.get(end))
             host.start_applier()
         for end in self.net.ends:
             wait_for(lambda: self.is_joined(end), f"{self.hosts[end].name} under custody\n{self.logs()}", PATIENCE, 0.05)
@@ -216,10 +220,13 @@ class Custody(Rotator):
 
     def begin(self, net):
         self.net = net
-        self.fleet = Fleet(self.dir, net, interface_extra=f'  method = "{self.method}"')
+        self.fleet = self.make_fleet(net)
         self.fleet.start()
         for end in net.ends:
             end.key = Key(self.fleet.hosts[end].public_key())
+
+    def make_fleet(self, net):
+        return Fleet(self.dir, net, interface_extra=f'  method = "{self.method}"')
 
     def rotate(self, end):
         host = self.fleet.hosts[end]
@@ -231,3 +238,35 @@ class Custody(Rotator):
             self.fleet.close()
         shutil.rmtree(self.dir, ignore_errors=True)
 
+
+class Second(End):
+    """The second device of an end, without routes; on a port of its own."""
+
+    def __init__(self, end, dir):
+        super().__init__("", 0, end.outer, end.inner, dir)
+        self.netns, self.interface, self.port, self.bits = end.netns, f"{end.interface}b", 51821, 32
+
+
+class CustodyPair(Custody):
+    """custody-applier's rotation by a second device on each end."""
+
+    name = "custody-pair"
+    method = "pair"
+
+    def __init__(self):
+        super().__init__()
+        self.pairs = {}
+
+    def before_up(self, end):
+        """Nothing is held."""
+
+    def make_fleet(self, net):
+        for end in net.ends:
+            self.pairs[end] = Second(end, self.dir)
+            self.pairs[end].make_device(net.kernel)
+        return Fleet(self.dir, net, interface_extra=f'  method = "{self.method}"', pairs=self.pairs)
+
+    def end(self):
+        for pair in self.pairs.values():
+            pair.remove_device()
+        super().end()

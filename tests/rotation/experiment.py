@@ -7,14 +7,14 @@ import sys
 import tempfile
 import time
 
-from custody import Custody
+from custody import Custody, CustodyPair
 from held import HandHeld
 from topology import LaboratoryError, Topology
 from traffic import Traffic
 from usual import Naive, UsualScript
 
 # The methods that can be asked for: {name: class}. A new one is entered here.
-METHODS = {rotator.name: rotator for rotator in (Naive, UsualScript, HandHeld, Custody)}
+METHODS = {rotator.name: rotator for rotator in (Naive, UsualScript, HandHeld, Custody, CustodyPair)}
 ATTEMPTS = 3
 BETWEEN = 0.1  # seconds of undisturbed traffic after each rotation
 
