@@ -78,9 +78,9 @@ class Link:
         seen = set()
 
         def agreed():
-            seen.clear()
-            seen.update(psk_on(self.net.server) | psk_on(self.net.clients[0]))
             latest = {max((e for event, e in of_psk(host)[-40:] if event == "psk.set"), default=0) for host in self.hosts}
+            seen.clear()  # in this order: what is recorded was on the interface before
+            seen.update(psk_on(self.net.server) | psk_on(self.net.clients[0]))
             return len(seen) == len(latest) == 1 and "" not in seen and latest.pop() >= epoch
         wait_for(agreed, f"epoch {epoch} on both ends\n{self.fleet.logs()}", timeout, 0.05)
         return seen.pop()

@@ -63,6 +63,7 @@ static void test_defaults(void)
     CU_ASSERT_EQUAL(interface->peers[0].pair_endpoint.address.family, 0);
     CU_ASSERT_EQUAL(interface->peers[0].keepalive_s, 0);
     CU_ASSERT_EQUAL(interface->peers[0].required, SETUP_REQUIRED_AUTO);
+    CU_ASSERT_EQUAL(interface->peers[0].psk, SETUP_PSK_AUTO);
     CU_ASSERT_PTR_NULL(setup_find(setup, "wg1"));
     setup_free(setup);
     setup_free(must_read("# nothing\n"));
@@ -79,7 +80,7 @@ static void test_values(void)
         "250\n"
         "  move-address = \"fd00::1\" move-port = 4000 grace = 600 window = 60 repair = true\n"
         "  peer \"beta\" { key = \"k2\" endpoint = \"[2001:db8::2]:51820\" keepalive = 25\n"
-        "    required = \"no\" allowed-ips = { \"10.0.0.2/32\", \"fd00:0:0:2::/64\" } }\n"
+        "    required = \"no\" psk = \"take\" allowed-ips = { \"10.0.0.2/32\", \"fd00:0:0:2::/64\" } }\n"
         "  peer \"gamma.example\" { endpoint = \"192.0.2.3:1\" required = \"yes\"\n"
         "    allowed-ips = { \"0.0.0.0/0\", \"::/0\", \"10.0.0.0/31\" } }\n"
         "}\n"
@@ -109,6 +110,7 @@ static void test_values(void)
     CU_ASSERT_EQUAL(beta->allowed_ips[1].bits, 64);
     CU_ASSERT_EQUAL(beta->allowed_ips[1].address.bytes[7], 2);
     CU_ASSERT_EQUAL(beta->required, SETUP_REQUIRED_NO);
+    CU_ASSERT_EQUAL(beta->psk, SETUP_PSK_TAKE);
     CU_ASSERT_STRING_EQUAL(gamma->key, "alpha-key");
     CU_ASSERT_EQUAL(gamma->endpoint.address.bytes[3], 3);
     CU_ASSERT_EQUAL(gamma->allowed_ip_count, 3);
@@ -193,6 +195,7 @@ static void test_faults(void)
         {IN_PEER("pair-endpoint = \"beta:1\""), 5, "'pair-endpoint' is 'beta:1'"},
         {IN_PEER("keepalive = 65536"), 5, "0 to 65535"},
         {IN_PEER("required = \"maybe\""), 5, "auto, yes, no"},
+        {IN_PEER("psk = \"both\""), 5, "auto, make, take, none"},
         {IN_PEER("required = \"no\"\nrequired = \"no\""), 6, "'required' is given twice"},
         {IN_PEER(IPS), 5, "'allowed-ips' is given twice"},
         {IN_PEER("allowed-ip = \"x\""), 5, "allowed-ip"},
