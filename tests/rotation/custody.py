@@ -111,7 +111,8 @@ class Host:
 
     def public_key(self):
         """The active generation's, before there is one the first's; base64."""
-        found = self.generation("ACTIVE") or self.generation("PRE_ACTIVE")
+        by_state = {each.state: each for each in self.view().generations}  # one look: it may be activated just now
+        found = by_state.get(pb.KeyState.Value("ACTIVE")) or by_state[pb.KeyState.Value("PRE_ACTIVE")]
         return base64.b64encode(found.public_key).decode()
 
     def has_peer(self, public, prefix):

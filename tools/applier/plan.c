@@ -250,8 +250,8 @@ struct plan_own plan_for_own(const struct custody_view *view,
     if (view->suspended)
         return own;
     if (active == NULL) {
-        // The first key; or, after a revocation, its replacement, which waits for nobody, but for its
-        // rotation to be open.
+        // The first key; or, after a revocation, its replacement, which waits for nobody, but for
+        // its rotation to be open.
         bool replaces = plan_in_state(view, CUSTODY_KEY_COMPROMISED) != NULL;
         if (next == NULL || (is_key(next, device_key) && !rotating) || (replaces && !rotating))
             return own;

@@ -269,6 +269,17 @@ static bool is_foreign(const struct tended *tended, const struct plan_own *own)
            !sodium_is_zero(tended->there->public_key, DEVICE_KEY_SIZE);
 }
 
+// The registry tells where the counterparts are reached inside the tunnel; without it there is
+// another way.
+static int take_over(struct tended *tended, struct error *err)
+{
+    struct error unimportant;
+    if (tended->world->registry != NULL)
+        (void)counterparts_read(tended, &unimportant);
+    tended_changed(tended, NULL); // the next pass does something about what it says
+    return rotation_take_over(tended, err);
+}
+
 static int tend_own_key(struct tended *tended, struct error *err)
 {
     struct plan_own own = plan_own_key(tended);
@@ -278,7 +289,7 @@ static int tend_own_key(struct tended *tended, struct error *err)
     if (own.kind == PLAN_SET_KEY)
         return rotation_set_key(tended, &own, err);
     if (own.kind == PLAN_TAKE_OVER)
-        return rotation_take_over(tended, err);
+        return take_over(tended, err);
     if (own.kind == PLAN_NOTHING && own.generation != 0)
         tended->seen_before = true;
     if (own.generation != 0)
