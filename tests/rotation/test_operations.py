@@ -2,6 +2,7 @@
 """What custody-rotation(7) tells operators to expect is so: registry gone, counterpart gone, key held, key set by hand, revoked."""
 
 import pathlib
+import re
 import sys
 
 import pytest
@@ -14,6 +15,7 @@ from topology import PATIENCE, Key, Topology, missing, wait_for  # noqa: E402
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 WINDOW = 3  # seconds
+TOOLS = HERE.parents[1] / "tools"
 
 
 @pytest.fixture
@@ -113,3 +115,9 @@ def test_a_revoked_key_is_dropped_and_replaced(fleet, client, server):
     assert client.end.public_key() == client.public_key() != before
     assert before not in server.end.wg("show", server.end.interface, "peers").split()
     assert answers(fleet)
+
+
+def test_the_page_names_alerts_that_there_are():
+    named = set(re.findall(r"Custody[A-Z]\w+", (TOOLS / "applier" / "custody-rotation.7").read_text()))
+    rules = set(re.findall(r"alert: (\w+)", (TOOLS / "monitoring" / "alerts.yml").read_text()))
+    assert len(named) > 5 and named <= rules
