@@ -564,3 +564,18 @@ def test_output_that_cannot_be_written(stack):
                                   stderr=subprocess.PIPE, text=True, timeout=60)
             assert done.returncode == FAILED
             assert "could not be written" in done.stderr
+
+
+def test_status_watched(stack):
+    """The same again and again, a stream of JSON values, until nobody reads any more."""
+    process = subprocess.Popen([stack.program("custodyctl"), f"--socket={stack.socket}", "--json", "status", "--watch"],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=stack.env())
+    try:
+        first, second = (json.loads("".join(iter(process.stdout.readline, "}\n")) + "}") for _ in range(2))
+        assert first["host"] == second["host"] and second["keeper_ready"]
+        process.stdout.close()
+        assert process.wait(30) != 0
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()

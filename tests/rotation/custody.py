@@ -68,8 +68,9 @@ class Host:
             text += "  }\n"
         self.config.write_text(text + "}\n")
 
-    def start_applier(self):
-        argv = [*inside(self.end.netns), self.stack.program("custody-applier"), f"--config={self.config}", "run"]
+    def start_applier(self, under=()):
+        """under: a program that starts it, with its arguments."""
+        argv = [*inside(self.end.netns), *under, self.stack.program("custody-applier"), f"--config={self.config}", "run"]
         with open(self.applier_log, "ab") as log:
             self.applier = subprocess.Popen([str(a) for a in argv], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                             env=self.stack.env(), start_new_session=True)

@@ -44,6 +44,7 @@ static void test_defaults(void)
     CU_ASSERT_EQUAL(setup->fresh_interval_s, 300);
     CU_ASSERT_EQUAL(setup->max_stale_s, 900);
     CU_ASSERT_EQUAL(setup->rescan_s, 30);
+    CU_ASSERT(setup->metrics_socket == NULL && setup->metrics_textfile == NULL);
     CU_ASSERT_EQUAL_FATAL(setup->interface_count, 1);
     const struct setup_interface *interface = setup_find(setup, "wg0");
     CU_ASSERT_PTR_NOT_NULL_FATAL(interface);
@@ -53,11 +54,13 @@ static void test_defaults(void)
     CU_ASSERT_EQUAL(interface->hold_limit_ms, 300);
     CU_ASSERT_EQUAL(interface->move_address.family, 0);
     CU_ASSERT_EQUAL(interface->move_port, 51900);
+    CU_ASSERT_STRING_EQUAL(interface->pair, "");
     CU_ASSERT_EQUAL(interface->grace_s, 0);
     CU_ASSERT_FALSE(interface->repair);
     CU_ASSERT_EQUAL_FATAL(interface->peer_count, 1);
     CU_ASSERT_STRING_EQUAL(interface->peers[0].key, "wg0");
     CU_ASSERT_EQUAL(interface->peers[0].endpoint.address.family, 0);
+    CU_ASSERT_EQUAL(interface->peers[0].pair_endpoint.address.family, 0);
     CU_ASSERT_EQUAL(interface->peers[0].keepalive_s, 0);
     CU_ASSERT_EQUAL(interface->peers[0].required, SETUP_REQUIRED_AUTO);
     CU_ASSERT_EQUAL(interface->peers[0].psk, SETUP_PSK_AUTO);
@@ -71,6 +74,7 @@ static void test_values(void)
 {
     struct setup *setup = must_read(
         "registry = \"dir:/srv/r\" trust = \"/t\" socket = \"/s\" log-vkey = \"/v\"\n"
+        "metrics-socket = \"/m.sock\" metrics-textfile = \"/m.prom\" metrics-interval = 3\n"
         "clock-tolerance = 5 fresh-interval = 10 max-stale = 20 rescan = 7\n"
         "interface \"wg0\" { key = \"alpha-key\" method = \"hold\" hold = \"tbf\" hold-limit = "
         "250\n"
@@ -81,10 +85,15 @@ static void test_values(void)
         "    allowed-ips = { \"0.0.0.0/0\", \"::/0\", \"10.0.0.0/31\" } }\n"
         "}\n"
         "interface \"wg1\" { method = \"poll\" move-address = \"fd00::1\"\n"
-        "  peer \"beta\" { " IPS " } }\n");
+        "  peer \"beta\" { " IPS " } }\n"
+        "interface \"wg2\" { method = \"pair\" pair = \"wg2b\" move-address = \"10.0.2.1\"\n"
+        "  peer \"beta\" { pair-endpoint = \"192.0.2.2:51821\" " IPS " } }\n");
     CU_ASSERT_STRING_EQUAL(setup->trust_file, "/t");
     CU_ASSERT_EQUAL(setup->rescan_s, 7);
-    CU_ASSERT_EQUAL_FATAL(setup->interface_count, 2);
+    CU_ASSERT_STRING_EQUAL(setup->metrics_socket, "/m.sock");
+    CU_ASSERT_STRING_EQUAL(setup->metrics_textfile, "/m.prom");
+    CU_ASSERT_EQUAL(setup->metrics_interval_s, 3);
+    CU_ASSERT_EQUAL_FATAL(setup->interface_count, 3);
     const struct setup_interface *interface = &setup->interfaces[0];
     CU_ASSERT_EQUAL(interface->method, SETUP_METHOD_HOLD);
     CU_ASSERT_EQUAL(interface->hold, SETUP_HOLD_TBF);
@@ -107,6 +116,9 @@ static void test_values(void)
     CU_ASSERT_EQUAL(gamma->allowed_ip_count, 3);
     CU_ASSERT_EQUAL(gamma->required, SETUP_REQUIRED_YES);
     CU_ASSERT_EQUAL(setup->interfaces[1].method, SETUP_METHOD_POLL);
+    CU_ASSERT_EQUAL(setup->interfaces[2].method, SETUP_METHOD_PAIR);
+    CU_ASSERT_STRING_EQUAL(setup->interfaces[2].pair, "wg2b");
+    CU_ASSERT_EQUAL(setup->interfaces[2].peers[0].pair_endpoint.port, 51821);
     setup_free(setup);
 }
 
@@ -131,6 +143,8 @@ static void test_faults(void)
         {"fresh-interval = 0\n", 1, "1 to 604800"},
         {"max-stale = 700000\n", 1, "1 to 604800"},
         {"rescan = 0\n", 1, "1 to 604800"},
+        {"metrics-socket = \"m\"\n", 1, "absolute path"},
+        {"metrics-interval = 0\n", 1, "1 to 604800"},
         {"rescan = 1s\n", 1, "rescan"},
         {"fresh-interval = 900\n", 0, "'max-stale' (900) must be more"},
         {"interface \"wg0\" { peer \"beta\" { " IPS " } }\n", 0, "'registry' is missing"},
@@ -148,6 +162,16 @@ static void test_faults(void)
          2, "'move-port' 51900 is interface 'a''s already"},
         {IN_INTERFACE("key = \"-x\""), 3, "no key's name"},
         {IN_INTERFACE("method = \"fast\""), 3, "auto, hold, pair, poll"},
+        {IN_INTERFACE("method = \"pair\""), 4, "it needs 'pair'"},
+        {IN_INTERFACE("pair = \"a/b\""), 3, "cannot be an interface's name"},
+        {IN_INTERFACE("pair = \"wg0\" move-address = \"10.0.0.1\""), 4, "its own 'pair'"},
+        {IN_INTERFACE("pair = \"wg0b\""), 4, "'move-address', of IPv4"},
+        {IN_INTERFACE("pair = \"wg0b\" move-address = \"fd00::1\""), 4, "'move-address', of IPv4"},
+        {"interface \"a\" { pair = \"b\" move-address = \"10.0.0.1\" }\ninterface \"b\" { }\n", 2,
+         "a 'pair' serves one of them"},
+        {"interface \"a\" { pair = \"c\" move-address = \"10.0.0.1\" }\n"
+         "interface \"b\" { pair = \"c\" move-address = \"10.0.0.2\" }\n",
+         2, "a 'pair' serves one of them"},
         {IN_INTERFACE("hold = \"netem\""), 3, "auto, plug, tbf"},
         {IN_INTERFACE("hold-limit = 0"), 3, "1 to 10000"},
         {IN_INTERFACE("move-address = \"localhost\""), 3, "numeric address"},
@@ -168,6 +192,7 @@ static void test_faults(void)
         {IN_PEER("key = \"a/b\""), 5, "no key's name"},
         {IN_PEER("endpoint = \"beta:51820\""), 5, "numeric"},
         {IN_PEER("endpoint = \"192.0.2.1\""), 5, "numeric"},
+        {IN_PEER("pair-endpoint = \"beta:1\""), 5, "'pair-endpoint' is 'beta:1'"},
         {IN_PEER("keepalive = 65536"), 5, "0 to 65535"},
         {IN_PEER("required = \"maybe\""), 5, "auto, yes, no"},
         {IN_PEER("psk = \"both\""), 5, "auto, make, take, none"},

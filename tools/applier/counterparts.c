@@ -15,7 +15,8 @@
 #define MOVED_TIMES    6 // that a move is told,
 #define MOVED_AGAIN_MS 8 // doubling from here
 #define BUSY_AGAIN_MS  1000
-#define HOT_MS         2000 // how long to look closely once asked whether we are ready
+#define HOT_MS         2000 // how long to look closely once asked whether we are ready,
+#define BACK_MS        1000 // and after the move: it may be rolled back, and packets wait for that
 
 // ---- addresses ----
 
@@ -326,6 +327,7 @@ void counterparts_tell_refusals(struct tended *tended, const struct tended_peer 
         char detail[DETAIL_MAX + 1];
         if (refusal->told)
             continue;
+        tended->counts.refused[refusal->kind]++;
         snprintf(detail, sizeof detail, "%s: %.100s: %.300s", refusal_kind_name(refusal->kind),
                  refusal->path, refusal->message);
         tended_tell(tended, "%s: a note is refused: %s", peer->setup->host, detail);
@@ -549,7 +551,7 @@ static int take_over(struct tended *tended, struct tended_peer *peer, uint64_t g
     }
     if (generation == peer->answered_generation) {
         tell_moved(tended, peer, generation);
-        tended->hot_until_ms = 0;
+        tended->hot_until_ms = device_now_ms() + BACK_MS;
     }
     return 0;
 }

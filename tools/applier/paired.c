@@ -13,6 +13,7 @@
 
 #define READY_MS    2000 // for answers by the second device: a handshake may have to come first
 #define LATER_MS    3000 // counterparts look at their handshakes once a second at the least
+#define CHANGES_MAX 3    // to the second device's peers, of one counterpart
 #define KEEPALIVE_S 25   // keeps its sessions, and its addresses behind NAT
 
 static void say(struct tended *tended, const struct error *err)
@@ -152,7 +153,7 @@ static void fill_peer(struct device_peer_change *change, const struct tended_pee
     }
 }
 
-// Adds what one counterpart's keys need; returns the number of changes, 2 at most.
+// Adds what one counterpart's keys need; returns the number of changes, CHANGES_MAX at most.
 static size_t mirror(const struct tended *tended, const struct tended_peer *peer,
                      const struct device_view *second, struct device_peer_change *changes)
 {
@@ -174,6 +175,11 @@ static size_t mirror(const struct tended *tended, const struct tended_peer *peer
         change->allowed_count = active->allowed_count;
         change->set_keepalive = peer->setup->pair_endpoint.address.family != 0;
         change->keepalive = KEEPALIVE_S;
+        if (holder != NULL && holder != there) {
+            memcpy(changes[count].public_key, holder->public_key, DEVICE_KEY_SIZE);
+            changes[count].update_only = changes[count].set_keepalive = true;
+            count++;
+        }
     }
     if (next != NULL && device_view_peer(second, next->public_key) == NULL)
         fill_peer(&changes[count++], peer, next->public_key, holder);
@@ -183,7 +189,7 @@ static size_t mirror(const struct tended *tended, const struct tended_peer *peer
 static int set_peers(struct tended *tended, const struct device_view *second, struct error *err)
 {
     struct device_peer_change *changes =
-        calloc(2 * tended->peer_count + second->peer_count + 1, sizeof *changes);
+        calloc(CHANGES_MAX * tended->peer_count + second->peer_count + 1, sizeof *changes);
     size_t count = 0;
     if (changes == NULL)
         return error_set(err, ERROR_RESOURCE_EXHAUSTED, "out of memory for peers of '%s'",

@@ -22,6 +22,19 @@ static const struct custody_peer *find(const struct plan_counterpart *in, uint64
     return NULL;
 }
 
+unsigned plan_leftovers(const struct custody_view *view, const struct counterpart_says *says,
+                        const char *host, const char *key)
+{
+    unsigned count = 0;
+    for (size_t i = 0; i < view->peer_count; i++) {
+        const struct custody_peer *each = &view->peers[i];
+        bool announced = says->has_pre_active && says->pre_active.generation == each->generation;
+        count += strcmp(each->host, host) == 0 && strcmp(each->key, key) == 0 &&
+                 each->state == CUSTODY_PEER_STAGED && each->moved_us == 0 && !announced;
+    }
+    return count;
+}
+
 const struct custody_peer *plan_current(const struct custody_view *view, const char *host,
                                         const char *key)
 {
@@ -237,8 +250,8 @@ struct plan_own plan_for_own(const struct custody_view *view,
     if (view->suspended)
         return own;
     if (active == NULL) {
-        // The first key; or, after a revocation, its replacement, which waits for nobody, but for its
-        // rotation to be open.
+        // The first key; or, after a revocation, its replacement, which waits for nobody, but for
+        // its rotation to be open.
         bool replaces = plan_in_state(view, CUSTODY_KEY_COMPROMISED) != NULL;
         if (next == NULL || (is_key(next, device_key) && !rotating) || (replaces && !rotating))
             return own;

@@ -63,6 +63,11 @@ bool plan_has_allowed_ips(const struct device_peer *peer, const struct setup_pee
 const struct custody_peer *plan_current(const struct custody_view *view, const char *host,
                                         const char *key);
 
+// A counterpart's generations that are staged on the interface by our log, and that it does not
+// announce any more.
+unsigned plan_leftovers(const struct custody_view *view, const struct counterpart_says *says,
+                        const char *host, const char *key);
+
 // ---- our own key ----
 
 enum plan_own_kind {

@@ -40,6 +40,7 @@ static int end_rotation(struct tended *tended, uint64_t generation, bool confirm
         return tended_from_library(tended, &theirs, "ending the rotation", err);
     tended_tell(tended, "rotation to generation %" PRIu64 " %s%s%s", generation,
                 confirmed ? "confirmed" : "rolled back", detail[0] != '\0' ? ": " : "", detail);
+    confirmed ? tended->counts.confirmed++ : tended->counts.rolled_back++;
     tended->rotation = 0;
     tended->dirty = true;
     return 0;
@@ -277,8 +278,11 @@ static int confirm(struct attempt *attempt, struct error *err)
             record_theirs(tended, &tended->peers[i], attempt->cutover.generation, CUSTODY_PEER_LATE,
                           0, "no handshake lately: it converges from the registry");
         }
-    if (attempt->cutover.hold != NULL)
+    if (attempt->cutover.hold != NULL) {
+        tended->counts.has_held = true;
+        tended->counts.held_ms = attempt->cutover.held_ms;
         tended_tell(tended, "outgoing packets waited for %d ms", attempt->cutover.held_ms);
+    }
     return end_rotation(tended, attempt->cutover.generation, true, "", err);
 }
 
@@ -312,6 +316,19 @@ static int roll_back(struct attempt *attempt, const struct error *why, struct er
                    : -1;
 }
 
+// A counterpart that was started again while it was asked has another secret, which it acknowledged
+// before it answered.
+static int take_secrets_again(struct attempt *attempt, struct error *err)
+{
+    for (size_t i = 0; i < attempt->cutover.peer_count; i++) {
+        struct tended_peer *peer = attempt->of[i];
+        if (take_acknowledgement(attempt->tended, peer, err) != 0)
+            return -1;
+        memcpy(attempt->cutover.peers[i].move_sha256, peer->move_sha256, sizeof peer->move_sha256);
+    }
+    return 0;
+}
+
 // Has packets go by the second device, where there is one.
 static int take_pair(struct attempt *attempt, struct error *err)
 {
@@ -340,7 +357,8 @@ static int cut_over(struct attempt *attempt, struct error *err)
 {
     struct tended *tended = attempt->tended;
     struct error why;
-    if (cutover_ask_ready(&attempt->cutover, READY_MS, err) != 0 || take_pair(attempt, err) != 0)
+    if (cutover_ask_ready(&attempt->cutover, READY_MS, err) != 0 ||
+        take_secrets_again(attempt, err) != 0 || take_pair(attempt, err) != 0)
         return -1;
     if (release(tended, attempt->cutover.generation, CUSTODY_REASON_ROTATION, &attempt->released,
                 err) != 0) {
@@ -430,6 +448,19 @@ int rotation_go_on(struct tended *tended, const char *yield, struct error *err)
     return again_or_end(tended, &why, err);
 }
 
+// Whether the counterparts are reached under the key that is set. Whoever answers inside the tunnel
+// (not by the pair) has moved: what we send has the new session, and is dropped before that. Of
+// others a handshake is waited for, which comes only where there is no session yet.
+static int prove(const struct tended *tended, struct cutover *cutover, struct error *err)
+{
+    bool all = !tended->by_pair;
+    for (size_t i = 0; i < cutover->peer_count; i++)
+        all = all && cutover->peers[i].has_move_address;
+    if (all && cutover_ask_ready(cutover, READY_MS, err) == 0)
+        return 0;
+    return cutover_probe(cutover, TAKE_OVER_MS, err);
+}
+
 int rotation_take_over(struct tended *tended, struct error *err)
 {
     struct attempt attempt;
@@ -443,9 +474,9 @@ int rotation_take_over(struct tended *tended, struct error *err)
         return -1;
     attempt.cutover.hold = NULL; // nothing is held: the traffic flows as it can
     attempt.cutover.guard = NULL;
-    int rc = cutover_probe(&attempt.cutover, TAKE_OVER_MS, &why);
-    tended->settle_ms = device_now_ms() + SETTLE_MS;
     tended->by_pair = tended->pair != NULL && pair_is_away(tended->pair);
+    int rc = prove(tended, &attempt.cutover, &why);
+    tended->settle_ms = device_now_ms() + SETTLE_MS;
     if (rc == 0)
         paired_return(tended);
     if (rc == 0)

@@ -542,6 +542,9 @@ static cfg_t *make_parser(void)
         CFG_STR("trust", SYSCONFDIR "/custody/trust", CFGF_NONE),
         CFG_STR("socket", RUNSTATEDIR "/custody/custody.sock", CFGF_NONE),
         CFG_STR("log-vkey", SYSCONFDIR "/custody/log.vkey", CFGF_NONE),
+        CFG_STR("metrics-socket", NULL, CFGF_NONE),
+        CFG_STR("metrics-textfile", NULL, CFGF_NONE),
+        CFG_INT("metrics-interval", 15, CFGF_NONE),
         CFG_INT("clock-tolerance", 120, CFGF_NONE),
         CFG_INT("fresh-interval", 300, CFGF_NONE),
         CFG_INT("max-stale", 900, CFGF_NONE),
@@ -563,6 +566,9 @@ static void set_checks(cfg_t *cfg)
         {"trust", check_path},
         {"socket", check_path},
         {"log-vkey", check_path},
+        {"metrics-socket", check_path},
+        {"metrics-textfile", check_path},
+        {"metrics-interval", check_interval},
         {"clock-tolerance", check_tolerance},
         {"fresh-interval", check_interval},
         {"max-stale", check_interval},
@@ -714,13 +720,20 @@ static int copy_setup(struct setup *setup, cfg_t *cfg, struct error *err)
     setup->trust_file = strdup(cfg_getstr(cfg, "trust"));
     setup->socket = strdup(cfg_getstr(cfg, "socket"));
     setup->log_vkey_file = strdup(cfg_getstr(cfg, "log-vkey"));
+    const char *metrics_socket = cfg_getstr(cfg, "metrics-socket"),
+               *metrics_textfile = cfg_getstr(cfg, "metrics-textfile");
+    setup->metrics_socket = metrics_socket != NULL ? strdup(metrics_socket) : NULL;
+    setup->metrics_textfile = metrics_textfile != NULL ? strdup(metrics_textfile) : NULL;
+    setup->metrics_interval_s = (uint32_t)cfg_getint(cfg, "metrics-interval");
     setup->clock_tolerance_s = (uint32_t)cfg_getint(cfg, "clock-tolerance");
     setup->fresh_interval_s = (uint32_t)cfg_getint(cfg, "fresh-interval");
     setup->max_stale_s = (uint32_t)cfg_getint(cfg, "max-stale");
     setup->rescan_s = (uint32_t)cfg_getint(cfg, "rescan");
     setup->interfaces = calloc(count + 1, sizeof(*setup->interfaces));
     bool failed = setup->trust_file == NULL || setup->socket == NULL ||
-                  setup->log_vkey_file == NULL || setup->interfaces == NULL;
+                  setup->log_vkey_file == NULL || setup->interfaces == NULL ||
+                  (metrics_socket != NULL && setup->metrics_socket == NULL) ||
+                  (metrics_textfile != NULL && setup->metrics_textfile == NULL);
     setup->interface_count = setup->interfaces != NULL ? count : 0;
     for (unsigned i = 0; i < count && !failed; i++)
         failed = copy_interface(&setup->interfaces[i], cfg_getnsec(cfg, "interface", i)) != 0;
@@ -762,6 +775,8 @@ void setup_free(struct setup *setup)
     free(setup->trust_file);
     free(setup->socket);
     free(setup->log_vkey_file);
+    free(setup->metrics_socket);
+    free(setup->metrics_textfile);
     free(setup);
 }
 

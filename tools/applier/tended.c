@@ -236,6 +236,7 @@ int tended_read(struct tended *tended, struct error *err)
         return -1;
     device_view_free(tended->there);
     tended->there = view;
+    tended->read_ms = device_now_ms();
     return 0;
 }
 
@@ -268,6 +269,17 @@ static bool is_foreign(const struct tended *tended, const struct plan_own *own)
            !sodium_is_zero(tended->there->public_key, DEVICE_KEY_SIZE);
 }
 
+// The registry tells where the counterparts are reached inside the tunnel; without it there is
+// another way.
+static int take_over(struct tended *tended, struct error *err)
+{
+    struct error unimportant;
+    if (tended->world->registry != NULL)
+        (void)counterparts_read(tended, &unimportant);
+    tended_changed(tended, NULL); // the next pass does something about what it says
+    return rotation_take_over(tended, err);
+}
+
 static int tend_own_key(struct tended *tended, struct error *err)
 {
     struct plan_own own = plan_own_key(tended);
@@ -277,7 +289,7 @@ static int tend_own_key(struct tended *tended, struct error *err)
     if (own.kind == PLAN_SET_KEY)
         return rotation_set_key(tended, &own, err);
     if (own.kind == PLAN_TAKE_OVER)
-        return rotation_take_over(tended, err);
+        return take_over(tended, err);
     if (own.kind == PLAN_NOTHING && own.generation != 0)
         tended->seen_before = true;
     if (own.generation != 0)
@@ -298,8 +310,16 @@ static int tend_rotation(struct tended *tended, const char *yield, struct error 
     return own.kind == PLAN_ROTATE ? rotation_go_on(tended, yield, err) : 0;
 }
 
-// The steps of one pass, each with what the one before has left: the first failure ends it, but
-// what needs no registry is done before what needs one.
+// The second devices of pairs, and preshared keys.
+static int tend_links(struct tended *tended, struct error *err)
+{
+    paired_tend_peers(tended);
+    return psk_tend(tended, err);
+}
+
+// The steps of one pass, each with what the one before has left: a failure ends it, but what needs
+// no registry is done before what needs one, and a rotation that is open ends with its window
+// whatever else fails.
 static int pass(struct tended *tended, struct error *err)
 {
     const char *yield = NULL;
@@ -311,27 +331,25 @@ static int pass(struct tended *tended, struct error *err)
     if (tended->world->registry == NULL || tended->dirty)
         return 0;
     int published = own_notes_tend(tended, &notes);
-    if (tended_read(tended, err) != 0 || counterparts_tend(tended, &yield, err) != 0)
+    if (tended_read(tended, err) != 0)
         return -1;
+    int others = counterparts_tend(tended, &yield, err);
     if (tended->dirty)
-        return 0; // look again first
-    paired_tend_peers(tended);
-    if (psk_tend(tended, err) != 0)
-        preshared = *err; // the rotation goes on, unless the link's ends may differ
-    if (tended->dirty)
-        return preshared.code == ERROR_OK ? 0 : -1;
-    if (published != 0) {
+        return others; // look again first
+    // A rotation goes on without these, unless the link's ends may differ.
+    int links = others == 0 ? tend_links(tended, &preshared) : 0;
+    bool cut_off = others != 0 || published != 0;
+    if (others == 0 && published != 0)
         *err = notes;
-        if (tended->view->rotation_generation == 0)
+    if (!tended->dirty) {
+        if (cut_off && tended->view->rotation_generation == 0)
+            return -1;
+        if (tend_rotation(tended, yield, err) != 0 || cut_off || rotation_settle(tended, err) != 0)
             return -1;
     }
-    if (tend_rotation(tended, yield, err) != 0 || published != 0 ||
-        rotation_settle(tended, err) != 0)
-        return -1;
-    if (preshared.code == ERROR_OK)
-        return 0;
-    *err = preshared;
-    return -1;
+    if (links != 0)
+        *err = preshared;
+    return links;
 }
 
 void tended_pass(struct tended *tended)
@@ -356,6 +374,7 @@ void tended_pass(struct tended *tended)
         if (err.code == ERROR_NOT_FOUND)
             tended_find(tended);
     }
+    tended->passed_ms = device_now_ms();
     if (tended->settle_ms != 0 && tended->settle_ms < tended->due_ms)
         tended->due_ms = tended->settle_ms;
     for (size_t i = 0; i < tended->peer_count && tended->present; i++)
@@ -414,4 +433,12 @@ void tended_changed(struct tended *tended, const char *folder)
         if (folder == NULL || strcmp(theirs, folder) == 0)
             peer->look = true;
     }
+}
+
+// ---- for metrics ----
+
+void tended_set_drift(struct tended *tended, unsigned differences)
+{
+    tended->counts.knows_drift = true;
+    tended->counts.drift = differences;
 }

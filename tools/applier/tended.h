@@ -33,6 +33,7 @@ struct tended_world {
     struct registry *registry; // NULL: none configured; nothing rotates
     const struct trust *trust;
     struct apply_settings *settings;
+    bool registry_gone;                // when it was asked last
     struct custody *custody;           // NULL while custodyd is not reached
     char own_host[HOST_MAX + 1];       // "" until custodyd told it once
     char own_host_vkey[NOTE_VKEY_MAX]; // …
@@ -92,6 +93,16 @@ struct tended_note {
     char text[NOTE_MAX];
 };
 
+// For metrics: since the configuration was read.
+struct tended_counts {
+    uint64_t confirmed, rolled_back; // rotations
+    bool has_held;
+    int held_ms; // the last time
+    uint64_t refused[REFUSAL_KINDS];
+    bool knows_drift;
+    unsigned drift;
+};
+
 struct tended {
     struct tended_world *world;
     const struct setup_interface *setup;
@@ -124,6 +135,8 @@ struct tended {
     bool dirty;
     int64_t due_ms, follow_ms, hot_until_ms;
     unsigned failures;
+    int64_t read_ms, passed_ms; // when the device was read last, and a pass made; 0 = never
+    struct tended_counts counts;
     struct error last; // said last, so as not to say it again
 };
 
@@ -146,6 +159,9 @@ bool tended_move_address(const struct tended *tended, union device_endpoint *add
 void tended_datagrams(struct tended *tended);
 // The registry has something new: in that folder; NULL: anywhere.
 void tended_changed(struct tended *tended, const char *folder);
+
+// So many differences were found between log, bundles and interface; 0: none.
+void tended_set_drift(struct tended *tended, unsigned differences);
 
 // For people: to the journal, unless it was the last thing said.
 void tended_say(struct tended *tended, const struct error *err);

@@ -33,6 +33,7 @@ struct ctl {
     const char *signature; // a file; NULL: none
     const char *file;      // the trust file
     bool wait;
+    bool watch;
     uint64_t generation; // 0: none
     struct custody *custody;
 };

@@ -24,6 +24,7 @@ enum option_key {
     OPTION_KEY,
     OPTION_SIGNATURE,
     OPTION_WAIT,
+    OPTION_WATCH,
     OPTION_FILE,
 };
 
@@ -213,7 +214,15 @@ static const struct command commands[] = {
      {0},
      log_accept_loss,
      false},
-    {"status", "", "Show the daemon, its token and its log", 0, 0, false, {0}, status_show, false},
+    {"status",
+     "",
+     "Show the daemon, its token and its log",
+     0,
+     0,
+     false,
+     {OPTION_WATCH},
+     status_show,
+     false},
 };
 #define COMMANDS (sizeof(commands) / sizeof(commands[0]))
 
@@ -233,6 +242,7 @@ static const struct argp_option own_options[] = {
     {"signature", OPTION_SIGNATURE, "FILE", 0,
      "Take what ssh-keygen -Y sign -n custody-approval wrote; - is standard input", 1},
     {"wait", OPTION_WAIT, NULL, 0, "Show each step until it has ended", 1},
+    {"watch", OPTION_WATCH, NULL, 0, "Show it again every two seconds", 1},
     {"file", OPTION_FILE, "FILE", 0, "The trust file [" TRUST_FILE "]", 1},
     {"vkey-out", OPTION_VKEY_OUT, "FILE", 0, "Write the log's verifier key to FILE", 1},
     {0},
@@ -309,6 +319,9 @@ static error_t parse_command(int key, char *value, struct argp_state *state)
         return 0;
     case OPTION_VKEY_OUT:
         line->ctl->vkey_out = value;
+        return 0;
+    case OPTION_WATCH:
+        line->ctl->watch = true;
         return 0;
     case OPTION_WAIT:
         line->ctl->wait = true;
