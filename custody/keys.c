@@ -36,6 +36,7 @@ void keys_fill(Custody__V1__Key *out, const struct state_key *key)
     out->deactivated_us = key->deactivated_us;
     out->releases = key->releases;
     out->released_us = key->released_us;
+    out->imported = key->purpose == PURPOSE_IMPORTED;
 }
 
 static void answer_key(struct call *call, const struct state_key *key)

@@ -201,6 +201,7 @@ static enum keeper_action action_again(const struct record *record)
     case RECORD_TOKEN_INITIALISED:
         return KEEPER_ACTION_INIT;
     case RECORD_KEY_GENERATED:
+    case RECORD_KEY_IMPORTED:
         return KEEPER_ACTION_ADOPT;
     case RECORD_KEY_DESTROYING:
         return KEEPER_ACTION_DESTROY;

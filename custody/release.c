@@ -143,6 +143,12 @@ static int choose_generation(struct call *call, struct error *err)
                          "generation %" PRIu64 " of key '%s' is %s: not released for %s",
                          key->generation, key->name, lifecycle_state_name(key->state),
                          record_reason_name(record->reason));
+    if (key->purpose == PURPOSE_IMPORTED && !lifecycle_may_release_imported(record->reason))
+        return error_set(err, ERROR_FAILED_PRECONDITION,
+                         "generation %" PRIu64
+                         " of key '%s' was imported: it is released for BOOT, "
+                         "RESTORE and ROLLBACK alone",
+                         key->generation, key->name);
     if (key->state == KEY_DEACTIVATED &&
         commit_now_us() > key->deactivated_us + config->grace_s * INT64_C(1000000))
         return error_set(err, ERROR_FAILED_PRECONDITION,

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "counterparts.h"
+#include "importing.h"
 #include "keys.h"
 #include "policy.h"
 #include "release.h"
@@ -191,6 +192,7 @@ static const struct kind kinds[] = {
     [CUSTODY__V1__REQUEST__BODY_REFRESH_KEY] = {"RefreshKey", POLICY_APPLIER, false, false, false},
     [CUSTODY__V1__REQUEST__BODY_RECORD_FINDING] = {"RecordFinding", POLICY_APPLIER, false, false,
                                                    false},
+    [CUSTODY__V1__REQUEST__BODY_IMPORT_KEY] = {"ImportKey", POLICY_APPLIER, false, false, false},
 };
 
 static const struct kind *kind_of(const Custody__V1__Request *request)
@@ -295,6 +297,9 @@ static void dispatch(struct call *call, const Custody__V1__Request *request)
         return;
     case CUSTODY__V1__REQUEST__BODY_ACCEPT_LOSS:
         loss_accept(call);
+        return;
+    case CUSTODY__V1__REQUEST__BODY_IMPORT_KEY:
+        importing_import(call, request->import_key);
         return;
     case CUSTODY__V1__REQUEST__BODY_DESTROY_KEY:
         keys_destroy(call, request->destroy_key);

@@ -11,6 +11,7 @@
 #include "acknowledgement.h"
 #include "bundle.h"
 #include "freshness.h"
+#include "lifecycle.h"
 
 #define RELEASABLE 2 // the highest generations of a key in the token
 
@@ -22,7 +23,7 @@ static const struct {
     enum record_event event, or_event;
 } actions[] = {
     [KEEPER_ACTION_INIT] = {"INIT", RECORD_TOKEN_INITIALISED, RECORD_NONE},
-    [KEEPER_ACTION_ADOPT] = {"ADOPT", RECORD_KEY_GENERATED, RECORD_NONE},
+    [KEEPER_ACTION_ADOPT] = {"ADOPT", RECORD_KEY_GENERATED, RECORD_KEY_IMPORTED},
     [KEEPER_ACTION_RELEASE] = {"RELEASE", RECORD_RELEASE_GRANTED, RECORD_NONE},
     [KEEPER_ACTION_DESTROY] = {"DESTROY", RECORD_KEY_DESTROYING, RECORD_NONE},
     [KEEPER_ACTION_PUBLISH] = {"PUBLISH", RECORD_KEY_PUBLISHED, RECORD_NONE},
@@ -133,7 +134,13 @@ static int check_release(struct vault *vault, const struct blob *blob, const str
     if (sodium_is_zero(record->applier_public_key, sizeof(record->applier_public_key)))
         return error_set(err, ERROR_INVALID_ARGUMENT,
                          "a release needs the applier's public key in its record");
-    if (blob->purpose != PURPOSE_WIREGUARD ||
+    bool imported = blob->purpose == PURPOSE_IMPORTED;
+    if (imported && !lifecycle_may_release_imported((enum record_reason)record->reason))
+        return error_set(err, ERROR_FAILED_PRECONDITION,
+                         "%s generation %" PRIu64 " was imported: it is released for BOOT, RESTORE "
+                         "and ROLLBACK alone",
+                         record->key, record->generation);
+    if ((blob->purpose != PURPOSE_WIREGUARD && !imported) ||
         (record->purpose != PURPOSE_NONE && record->purpose != blob->purpose))
         return error_set(err, ERROR_PERMISSION_DENIED,
                          "%s generation %" PRIu64 " is sealed for another purpose", record->key,
@@ -234,7 +241,8 @@ static int adopt(struct vault *vault, const struct record *record, struct error 
     if (blob == NULL)
         return error_set(err, ERROR_NOT_FOUND, "the token holds no new key %s generation %" PRIu64,
                          record->key, record->generation);
-    if (blob->purpose != record->purpose)
+    if (blob->purpose != record->purpose ||
+        (record->event == RECORD_KEY_IMPORTED) != (blob->purpose == PURPOSE_IMPORTED))
         return error_set(err, ERROR_PERMISSION_DENIED,
                          "%s generation %" PRIu64 " is sealed for another purpose than the record "
                          "names",

@@ -37,6 +37,9 @@ enum keeper_op {
     KEEPER_ENTRY,      // entry; no answer of its own
     KEEPER_COMMIT, // commit -> a KEEPER_ENTRY answer for each entry whose action is not NONE, then
                    // committed
+    KEEPER_OFFER,  // import -> offered; the key that a private key is to be boxed to
+    KEEPER_IMPORT, // import -> generated; seals it as custody-new/..., releasable to
+                   // nobody
 };
 
 // What an entry asks of the keeper besides being committed. The arguments are the record's own
@@ -44,8 +47,8 @@ enum keeper_op {
 enum keeper_action {
     KEEPER_ACTION_NONE = 0,
     KEEPER_ACTION_INIT,  // token.initialised: names the keys the token holds; checked
-    KEEPER_ACTION_ADOPT, // key.generated: custody-new/… becomes custody-key/…; the public key is
-                         // checked
+    KEEPER_ACTION_ADOPT, // key.generated, key.imported: custody-new/… becomes custody-key/…; the
+                         // public key is checked
     KEEPER_ACTION_RELEASE,     // release.granted: unsealed into a box for applier_public_key
     KEEPER_ACTION_DESTROY,     // key.destroying
     KEEPER_ACTION_PUBLISH,     // key.published: the bundle built from the record, signed with
@@ -110,6 +113,17 @@ struct keeper_generated {
     uint8_t public_key[RECORD_KEY_SIZE];
 };
 
+// A private key that an interface has already (import.h).
+struct keeper_import {
+    char key[KEY_MAX + 1];
+    uint64_t generation; // above every generation of this key in the token
+    uint8_t public_key[RECORD_KEY_SIZE];
+    uint8_t box[KEEPER_BOX_SIZE]; // IMPORT: crypto_box_seal of the private key to the offer's key
+};
+struct keeper_offered {
+    char note[NOTE_MAX]; // an import offer, signed with custody-log
+};
+
 // Where the log stands. The keeper reads the segment itself (DIR/log/FIRST.jsonl, its own read-only
 // descriptor), recomputes the root of `size` leaves from `edge` (of the `first` leaves before the
 // segment) and its lines, and compares it with the signed head: custodyd's word is believed for
@@ -164,6 +178,7 @@ struct keeper_request {
     union {
         struct keeper_list_request list;
         struct keeper_generate generate;
+        struct keeper_import import;
         struct keeper_log_open log_open;
         struct keeper_entry entry;
         struct keeper_commit commit;
@@ -182,6 +197,7 @@ struct keeper_reply {
         struct keeper_probe probe;
         struct keeper_list list;
         struct keeper_generated generated;
+        struct keeper_offered offered;
         struct keeper_log_opened log_opened;
         struct keeper_entry_result result;
         struct keeper_committed committed;

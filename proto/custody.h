@@ -145,6 +145,7 @@ struct custody_key {
     int64_t generated_us, activated_us, deactivated_us,
         released_us; // microseconds since 1970 UTC; 0 = never
     uint64_t releases;
+    bool imported; // it was on an interface before custody was there
 };
 
 // Generations of `key`, or of all keys when NULL. `*keys` is an array of `*count` for the caller to
@@ -172,6 +173,13 @@ CUSTODY_API int custody_token_probe(struct custody *custody, struct custody_prob
                                     size_t *count, struct custody_error *err);
 CUSTODY_API int custody_key_generate(struct custody *custody, const char *key, const char *ticket,
                                      struct custody_key *out, struct custody_error *err);
+// Takes over `private_key`, 32 bytes of guarded memory, clamped, that an interface has already: as
+// the key's active generation, to be rotated off. It leaves this process only boxed to a key of the
+// keeper's, which was made for this once and is signed by the pinned log key. The same again is
+// fine.
+CUSTODY_API int custody_key_import(struct custody *custody, const char *key, const char *ticket,
+                                   const uint8_t *private_key, struct custody_key *out,
+                                   struct custody_error *err);
 // `bundle` (room for `size` bytes, 4,096 suffice) becomes the signed note. `address` (inside the
 // tunnel, may be NULL) and `port` are where this host takes move datagrams.
 CUSTODY_API int custody_key_publish(struct custody *custody, const char *key, uint64_t generation,
@@ -331,8 +339,10 @@ CUSTODY_API int custody_record_finding(struct custody *custody, const char *key,
                                        struct custody_error *err);
 
 // Operators'.
+// `reason`: in words, for the record; may be NULL.
 CUSTODY_API int custody_key_rotate(struct custody *custody, const char *key, const char *ticket,
-                                   struct custody_view **out, struct custody_error *err);
+                                   const char *reason, struct custody_view **out,
+                                   struct custody_error *err);
 CUSTODY_API int custody_key_suspend(struct custody *custody, const char *key, const char *ticket,
                                     struct custody_view **out, struct custody_error *err);
 CUSTODY_API int custody_key_resume(struct custody *custody, const char *key, const char *ticket,

@@ -206,6 +206,7 @@ static const struct name purpose_names[PURPOSES] = {
     [PURPOSE_WIREGUARD] = NAME("wireguard-private"),
     [PURPOSE_PRESHARED] = NAME("preshared"),
     [PURPOSE_RECEIVE] = NAME("receive"),
+    [PURPOSE_IMPORTED] = NAME("wireguard-imported"),
 };
 
 static const struct name operation_names[OPERATIONS] = {

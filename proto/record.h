@@ -96,6 +96,7 @@ enum record_purpose {
     PURPOSE_WIREGUARD, // "wireguard-private"
     PURPOSE_PRESHARED, // "preshared"
     PURPOSE_RECEIVE,   // "receive"
+    PURPOSE_IMPORTED,  // "wireguard-imported": was on an interface before custody was there
     PURPOSES
 };
 

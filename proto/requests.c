@@ -45,6 +45,7 @@ bool client_key(struct custody_key *out, const Custody__V1__Key *key)
     out->activated_us = key->activated_us;
     out->deactivated_us = key->deactivated_us;
     out->released_us = key->released_us;
+    out->imported = key->imported;
     out->releases = key->releases;
     return true;
 }

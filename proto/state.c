@@ -264,6 +264,9 @@ static int check_new_key(const struct state *state, const struct record *record,
 {
     if (is_no_key(record->public_key))
         return error_set(err, ERROR_FAILED_PRECONDITION, "public_key is missing");
+    if ((record->event == RECORD_KEY_IMPORTED) != (record->purpose == PURPOSE_IMPORTED))
+        return error_set(err, ERROR_FAILED_PRECONDITION, "its purpose is not %s's",
+                         record_event_name(record->event));
     if (record->generation <= state_key_highest(state, record->key))
         return error_set(err, ERROR_FAILED_PRECONDITION,
                          "generation %" PRIu64
@@ -283,6 +286,10 @@ static int check_grant(const struct state *state, const struct state_key *key,
                          "a %s generation may not be released for %s",
                          lifecycle_state_name(key->state),
                          record->reason != 0 ? record_reason_name(record->reason) : "no reason");
+    if (key->purpose == PURPOSE_IMPORTED && !lifecycle_may_release_imported(record->reason))
+        return error_set(err, ERROR_FAILED_PRECONDITION,
+                         "an imported generation may not be released for %s",
+                         record_reason_name(record->reason));
     if (!record->actor.present || record->lease[0] == '\0' ||
         record->expires_us < record->time_us || is_no_key(record->applier_public_key))
         return error_set(err, ERROR_FAILED_PRECONDITION,

@@ -498,6 +498,36 @@ def killed_holder_is_released(t, kind, dir):
                 traffic.arrive(7)
 
 
+def drains(t, kind, dir):
+    """What was let through has left WireGuard once drained: the other end's device has received all of it."""
+    with no_qdisc(t.a), Traffic(t) as traffic, Driver(t.a, "none") as driver:
+        driver.ask("hold", kind, 1 << 20)
+        driver.ask("drain", 50)  # not held: nothing to do
+        for _ in range(10):
+            traffic.send(40, 1000)
+            driver.ask("begin")
+            driver.ask("drain", PATIENCE * 1000)
+            held = int(driver.ask("pending").split()[0])
+            assert held <= 2
+            traffic.send(1)
+            traffic.arrive(40)
+            traffic.none_arrives()
+            driver.ask("end")
+            traffic.arrive(1)
+
+
+def release_is_paced(t, kind, dir):
+    """As many as a cutover lets wait at the most all arrive, though a WireGuard in user space cannot take so many at once."""
+    with no_qdisc(t.a), Traffic(t) as traffic, Driver(t.a, "none") as driver:
+        driver.ask("hold", kind, 1 << 24)
+        for size in (100, 1200):
+            driver.ask("begin")
+            traffic.send(800, size)
+            traffic.none_arrives()
+            driver.ask("end")
+            traffic.arrive(800)
+
+
 def limit_is_kept(t, kind, dir):
     with no_qdisc(t.a), Traffic(t) as traffic, Driver(t.a, "none") as driver:
         driver.ask("hold", kind, 20000)
@@ -563,5 +593,5 @@ def up_attaches(t, kind, dir):
 
 
 # Of each kind, and what does not depend on it.
-HOLD_CHECKS = (holds_and_releases, holds_each_size, killed_holder_is_released, limit_is_kept)
+HOLD_CHECKS = (holds_and_releases, holds_each_size, killed_holder_is_released, drains, release_is_paced, limit_is_kept)
 ATTACH_CHECKS = (others_are_left_alone, up_attaches)

@@ -2,7 +2,8 @@
 // Does to one interface what it reads line by line, with the applier's device layer: each line is
 // answered by one, "ok ..." or "error CODE: WORDS". For tests, which hold the keys themselves.
 //
-//   view | messages | set ITEM... | hold KIND LIMIT | begin | end | pending | close | leftover
+//   view | messages | set ITEM... | hold KIND LIMIT | begin | drain MS | end | pending | close |
+//   leftover
 //
 // An ITEM of set is key=BASE64, or, of the peer named last by peer=BASE64: remove, update,
 // endpoint=HOST:PORT, keepalive=N, psk=BASE64, copy=BASE64, replace, allowed=ADDRESS/N.
@@ -247,6 +248,8 @@ static int obey(struct driver *driver, char *line, struct error *err)
         return do_hold(driver, line + 5, err);
     if (strcmp(line, "begin") == 0)
         return plainly(hold_begin(driver->hold, err));
+    if (strncmp(line, "drain ", 6) == 0)
+        return plainly(hold_drain(driver->hold, atoi(line + 6), err));
     if (strcmp(line, "end") == 0)
         return plainly(hold_end(driver->hold, err));
     if (strcmp(line, "pending") == 0)

@@ -189,7 +189,7 @@ def test_exit_statuses_of_what_is_not_there(stack):
     assert events(stack, "release.granted") == [], "nothing may be released for an interface that is not there"
 
 
-@pytest.mark.parametrize("args", [(), ("apply",), ("run",), ("apply", "a", "b"), ("apply", "a=b"), ("set", "wg0"),
+@pytest.mark.parametrize("args", [(), ("apply",), ("up",), ("apply", "a", "b"), ("apply", "a=b"), ("set", "wg0"),
                                   ("apply", "--reason=WHIM", "wg0"), ("apply", "--generation=0", "wg0"),
                                   ("apply", "a/b"), ("run", "wg0", "wg0"), ("run", "wg0=../x"), ("run", "--key=x", "wg0"),
                                   ("apply", "--rate=1/1", "wg0"), ("--backend=magic", "apply", "wg0")])

@@ -3,7 +3,9 @@
 
 import os
 import pathlib
+import re
 import shutil
+import signal
 
 import pytest
 
@@ -39,6 +41,29 @@ def test_hold(joined, check, kind, tmp_path):
     if not kernel_has(kind):
         pytest.skip(f"this kernel has no sch_{kind}")
     check(joined, kind, pathlib.Path(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["plug", "tbf"])
+def test_drain_says_what_the_daemon_has_not_taken(joined, kind):
+    if not kernel_has(kind):
+        pytest.skip(f"this kernel has no sch_{kind}")
+    end = joined.a
+    with device_checks.no_qdisc(end), device_checks.Traffic(joined) as traffic, device_checks.Driver(end, "none") as driver:
+        driver.ask("hold", kind, 1 << 20)
+        os.killpg(end.process.pid, signal.SIGSTOP)
+        try:
+            traffic.send(5)
+            driver.ask("begin")
+            code, words = device_checks.refusal(driver.ask, "drain", 20)
+            assert code == "DEADLINE_EXCEEDED" and end.interface in words
+            assert 5 <= int(re.search(r"(\d+) packets", words)[1]) <= 7  # and ours
+        finally:
+            os.killpg(end.process.pid, signal.SIGCONT)
+        driver.ask("end")
+        traffic.arrive(5)
+        driver.ask("begin")
+        driver.ask("drain", device_checks.PATIENCE * 1000)
+        driver.ask("end")
 
 
 def test_auto_takes_what_the_kernel_has(joined):

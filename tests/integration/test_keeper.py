@@ -25,7 +25,8 @@ from stack import TOP, default_builddir, find_program
 
 HOST = "alpha"
 NONE, INIT, ADOPT, RELEASE, DESTROY, PUBLISH, ACKNOWLEDGE, REFRESH = range(8)
-WIREGUARD = 1
+WIREGUARD, IMPORTED = 1, 4
+BOOT, RESTORE, ROTATION, ROLLBACK, OPERATOR = range(1, 6)
 LEASE = "00112233445566778899aabbccddeeff"
 OTHER_KEY = bytes(range(32))
 EXIT_NO_TOKEN, EXIT_NO_LOGIN, EXIT_TOKEN_LOST = 3, 4, 5
@@ -667,6 +668,116 @@ def test_generations_only_rise(honest):
         assert honest.keeper("generate", "wga", generation, WIREGUARD)["code"] == code
     assert honest.keeper("generate", "../x", 1, WIREGUARD)["code"] == "INVALID_ARGUMENT"
     assert honest.keeper("generate", "wgb", 1, 3)["code"] == "INVALID_ARGUMENT"
+
+
+# ---- importing ----
+
+
+def offer_for(custodyd, private, key="wgb", generation=1):
+    """The keeper's offer for that private key -> (its public half, the key to box it to)."""
+    public = nacl.bindings.crypto_scalarmult_base(private)
+    note = custodyd.keeper.ok("offer", key, generation, public.hex())
+    text = verify_note(note, custodyd.keeper.ok("status")["log_vkey"])
+    lines = text.splitlines()
+    assert lines[:4] == ["custody import offer v1", f"host {HOST}", f"key {key}", f"generation {generation}"]
+    assert lines[4] == f"public-key {base64.b64encode(public).decode()}" and len(lines) == 6
+    return public, nacl.public.PublicKey(base64.b64decode(lines[5].removeprefix("box-key ")))
+
+
+def boxed(private, box_key):
+    return nacl.public.SealedBox(box_key).encrypt(bytes(private)).hex()
+
+
+@pytest.fixture
+def private():
+    raw = bytearray(os.urandom(32))
+    raw[0] &= 248
+    raw[31] = raw[31] & 127 | 64
+    return bytes(raw)
+
+
+def imported(custodyd, private):
+    public, box_key = offer_for(custodyd, private)
+    custodyd.keeper.ok("import", "wgb", 1, public.hex(), boxed(private, box_key))
+    answer = custodyd.do(ADOPT, "key.imported", key="wgb", generation=1, purpose=IMPORTED, public_key=public)
+    assert answer["code"] == "OK", answer
+    return public
+
+
+def test_an_imported_key_is_sealed_and_released_as_it_was(honest, private):
+    public = imported(honest, private)
+    answer = release(honest, key="wgb", public_key=public)
+    assert answer["code"] == "OK" and opened(answer, honest.applier) == private
+
+
+def test_an_imported_key_is_released_to_be_set_again_and_for_nothing_else(honest, private):
+    public = imported(honest, private)
+    for reason in (ROTATION, OPERATOR):
+        answer = release(honest, key="wgb", public_key=public, reason=reason)
+        assert answer["code"] == "FAILED_PRECONDITION" and "imported" in answer["message"]
+    for reason in (BOOT, RESTORE, ROLLBACK):
+        assert release(honest, key="wgb", public_key=public, reason=reason)["code"] == "OK"
+
+
+def test_a_box_is_taken_once(honest, private):
+    public, box_key = offer_for(honest, private)
+    box = boxed(private, box_key)
+    honest.keeper.ok("import", "wgb", 1, public.hex(), box)
+    again = honest.keeper("import", "wgb", 1, public.hex(), box)
+    assert again["code"] == "FAILED_PRECONDITION" and "no offer" in again["message"]
+    # Nor as another key or generation, under another offer.
+    other, _ = offer_for(honest, private, "wgc", 1)
+    replayed = honest.keeper("import", "wgc", 1, other.hex(), box)
+    assert replayed["code"] == "INVALID_ARGUMENT" and "does not open" in replayed["message"]
+
+
+def test_only_the_last_offer_stands(honest, private):
+    public, box_key = offer_for(honest, private)
+    offer_for(honest, private)
+    answer = honest.keeper("import", "wgb", 1, public.hex(), boxed(private, box_key))
+    assert answer["code"] == "INVALID_ARGUMENT"
+    # And that attempt has used it up.
+    answer = honest.keeper("import", "wgb", 1, public.hex(), boxed(private, box_key))
+    assert answer["code"] == "FAILED_PRECONDITION"
+
+
+def test_another_key_than_was_offered_for_is_not_imported(honest, private):
+    public, box_key = offer_for(honest, private)
+    answer = honest.keeper("import", "wgb", 1, public.hex(), boxed(os.urandom(32), box_key))
+    assert answer["code"] == "INVALID_ARGUMENT" and "not that of the public key" in answer["message"]
+    public, box_key = offer_for(honest, private)
+    answer = honest.keeper("import", "wgb", 2, public.hex(), boxed(private, box_key))
+    assert answer["code"] == "FAILED_PRECONDITION"
+    assert honest.keeper.ok("status")["leftovers"] == 0
+
+
+@pytest.mark.parametrize("event, purpose", [("key.generated", IMPORTED), ("key.imported", WIREGUARD),
+                                            ("key.generated", WIREGUARD)])
+def test_an_imported_key_is_recorded_as_such_or_not_at_all(honest, private, event, purpose):
+    public, box_key = offer_for(honest, private)
+    honest.keeper.ok("import", "wgb", 1, public.hex(), boxed(private, box_key))
+    answer = honest.do(ADOPT, event, key="wgb", generation=1, purpose=purpose, public_key=public)
+    assert answer["code"] == "PERMISSION_DENIED", answer
+    assert honest.keeper.ok("status")["leftovers"] == 1
+
+
+def test_what_is_generated_is_not_recorded_as_imported(honest):
+    public = bytes.fromhex(honest.keeper.ok("generate", "wgb", 1, WIREGUARD))
+    answer = honest.do(ADOPT, "key.imported", key="wgb", generation=1, purpose=IMPORTED, public_key=public)
+    assert answer["code"] == "PERMISSION_DENIED", answer
+
+
+def test_nothing_is_imported_in_the_place_of_a_key_that_the_token_made(honest, private):
+    public = nacl.bindings.crypto_scalarmult_base(private)
+    answer = honest.keeper("offer", "wga", 2, public.hex())
+    assert answer["code"] == "FAILED_PRECONDITION" and "the token made wga generation 1" in answer["message"]
+
+
+def test_no_offer_for_a_generation_that_is_there(honest, private):
+    public = imported(honest, private)
+    assert honest.keeper("offer", "wgb", 1, public.hex())["code"] == "ALREADY_EXISTS"
+    assert honest.keeper("offer", "../x", 1, public.hex())["code"] == "INVALID_ARGUMENT"
+    assert honest.keeper("offer", "wgb", 1, bytes(32).hex())["code"] == "INVALID_ARGUMENT"
 
 
 def test_keys_that_nobody_records_have_a_limit(honest):

@@ -58,6 +58,7 @@ class End:
         self.veth = f"v{name}"
         self.outer, self.inner = outer, inner
         self.port = 51820
+        self.bits = 24  # of its inner network
         self.log = pathlib.Path(dir) / f"{self.interface}.log"
         self.process = None  # wireguard-go, where it is that
         self.before_up = lambda end: None  # called when the device is made, before it is up
@@ -99,7 +100,7 @@ class End:
                     stdout=log, stderr=log, start_new_session=True, env={**os.environ, "LOG_LEVEL": "error"})
             wait_for(self._uapi_answers, f"wireguard-go {self.interface} answering")
         self.wg("set", self.interface, "listen-port", self.port)
-        self.run("ip", "addr", "add", f"{self.inner}/24", "dev", self.interface)
+        self.run("ip", "addr", "add", f"{self.inner}/{self.bits}", "dev", self.interface)
         self.before_up(self)
         self.run("ip", "link", "set", self.interface, "up")
 

@@ -1,19 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rotation by custody itself: each end has a host of its own, with token, custodyd and applier, and they share a registry."""
 
+import base64
 import os
 import pathlib
 import shutil
 import signal
 import subprocess
 import tempfile
+import time
 
 from rotator import Rotator
 from topology import PATIENCE, Key, LaboratoryError  # first: it tells where the next ones are
+from python_client import Client, Closed, pb
 from stack import Stack, default_builddir, find_program, inside, tail, wait_for
+from tunnel import End
 
 KEY = "wg0"  # every host's name for its key
 MOVE_PORT = 51900
+
+
+def binary(builddir, name):
+    """The program itself, not libtool's script, which in an emulated machine takes a second to get to it."""
+    path = builddir / ".libs" / name
+    return path if path.exists() else find_program(builddir, name)
 
 
 class Host:
@@ -27,6 +37,9 @@ class Host:
         self.applier_log = self.stack.dir / "applier.log"
         self.trust = self.stack.dir / "trust"
         self.applier = None  # Popen, while it runs
+        self.connection = None  # a Client, once one was needed
+        self.stack.program = lambda name: binary(self.stack.builddir, name)
+        self.stack.extra_env = {"LD_LIBRARY_PATH": str(self.stack.builddir / ".libs"), "LD_BIND_NOW": "1"}
 
     def start_custodyd(self, **options):
         """A new token and log, and the key's first generation."""
@@ -41,8 +54,9 @@ class Host:
         lines = [f"{h.name} {h.stack.status()['host_vkey']}\n" for h in hosts if h is not self]
         self.trust.write_text("".join(lines))
 
-    def write_applier_config(self, peers, extra="", interface_extra=""):
-        """peers: [(Host, allowed-ips, endpoint or None)]."""
+    def write_applier_config(self, peers, extra="", interface_extra="", pair=None):
+        """peers: [(Host, allowed-ips, endpoint or None)]. pair: the end's second device, an End."""
+        interface_extra += f'\n  pair = "{pair.interface}"' if pair else ""
         text = (f'registry = "dir:{self.shared}"\ntrust = "{self.trust}"\nsocket = "{self.stack.socket}"\n'
                 f'log-vkey = "{self.stack.log_vkey}"\nrescan = 2\n{extra}\n'
                 f'interface "{self.end.interface}" {{\n  key = "{KEY}"\n  move-address = "{self.end.inner}"\n'
@@ -50,6 +64,7 @@ class Host:
         for host, prefix, endpoint in peers:
             text += f'  peer "{host.name}" {{\n    key = "{KEY}"\n    allowed-ips = {{ "{prefix}" }}\n'
             text += f'    endpoint = "{endpoint}"\n' if endpoint else ""
+            text += f'    pair-endpoint = "{host.end.outer}:{pair.port}"\n' if endpoint and pair else ""
             text += "  }\n"
         self.config.write_text(text + "}\n")
 
@@ -68,34 +83,80 @@ class Host:
         self.applier = None
         return code
 
+    def call(self, **body):
+        """A request to custodyd over a connection that is kept; one that broke is made anew, once."""
+        if self.connection is None:
+            self.connection = Client(self.stack.socket, PATIENCE)
+        try:
+            return self.connection.call(**body)
+        except (OSError, Closed):
+            self.hang_up()
+            self.connection = Client(self.stack.socket, PATIENCE)
+            return self.connection.call(**body)
+
+    def hang_up(self):
+        if self.connection:
+            self.connection.close()
+        self.connection = None
+
+    def view(self):
+        """The KeyView of its key."""
+        return self.call(get_view=pb.GetView(key=KEY))
+
+    def generation(self, *states):
+        """The generation that is in one of the states -> pb.Key, None where there is none."""
+        numbers = [pb.KeyState.Value(state) for state in states]
+        return next((each for each in self.view().generations if each.state in numbers), None)
+
     def public_key(self):
-        return self.stack.public_key(KEY)
+        """The active generation's, before there is one the first's; base64."""
+        found = self.generation("ACTIVE") or self.generation("PRE_ACTIVE")
+        return base64.b64encode(found.public_key).decode()
 
     def has_peer(self, public, prefix):
         """Whether the end's device has that peer, with that allowed-ip."""
-        lines = self.end.wg("show", self.end.interface, "allowed-ips").splitlines()
-        return any(line.split("\t")[0] == public and prefix in line.split("\t")[1].split() for line in lines)
+        peer = self.end.device.peers().get(public)
+        return peer is not None and prefix in peer.allowed_ips
+
+    def begin_rotation(self):
+        """As `custodyctl key rotate` does -> the generation that is to take over."""
+        return self.call(rotate_key=pb.RotateKey(key=KEY)).rotation.generation
+
+    def wait_rotation(self, timeout=PATIENCE):
+        """Waits until no rotation is open -> the KeyView then."""
+        end = time.monotonic() + timeout
+        while True:
+            view = self.view()
+            if view.rotation.generation == 0:
+                return view
+            left = end - time.monotonic()
+            if left <= 0:
+                raise LaboratoryError(f"{self.name}: its rotation did not end\n{tail(self.applier_log)}")
+            self.call(watch_keys=pb.WatchKeys(after=view.seq, timeout_ms=max(1, min(20000, int(left * 1000)))))
 
     def rotate(self, timeout=PATIENCE):
-        done = self.stack.ctl("key", "rotate", KEY, "--wait", timeout=timeout)
-        if done.returncode != 0:
-            raise LaboratoryError(f"{self.name}: key rotate: exit {done.returncode}\n{done.stdout}{done.stderr}\n"
-                                  f"{tail(self.applier_log)}")
-        return done.stdout
+        """A whole rotation, which must be confirmed."""
+        generation = self.begin_rotation()
+        self.wait_rotation(timeout)
+        active = self.generation("ACTIVE")
+        if active is None or active.generation != generation:
+            raise LaboratoryError(f"{self.name}: the rotation was rolled back\n{tail(self.applier_log)}")
 
     def close(self):
         try:
             self.stop_applier()
         except subprocess.TimeoutExpired:
             self.stop_applier(signal.SIGKILL)
+        self.hang_up()
         self.stack.close()
 
 
 class Fleet:
     """Hosts for all ends of a Topology, with one `dir:` registry. Where the tests keep what is theirs: `dir`."""
 
-    def __init__(self, dir, net, extra="", interface_extra="", **custodyd):
-        self.dir, self.net = pathlib.Path(dir), net
+    def __init__(self, dir, net, extra="", interface_extra="", pairs=None, **custodyd):
+        """pairs: {end: its second device}."""
+        self.dir, self.net, self.pairs = pathlib.Path(dir), net, pairs or {}
         self.registry = self.dir / "registry"
         self.registry.mkdir()
         self.extra, self.interface_extra, self.custodyd = extra, interface_extra, custodyd
@@ -113,7 +174,7 @@ class Fleet:
             host.start_custodyd(**self.custodyd)
         for end, host in self.hosts.items():
             host.trust_all(self.hosts.values())
-            host.write_applier_config(self.peers_of(end), self.extra, self.interface_extra)
+            host.write_applier_config(self.peers_of(end), self.extra, self.interface_extra, self.pairs.get(end))
             host.start_applier()
         for end in self.net.ends:
             wait_for(lambda: self.is_joined(end), f"{self.hosts[end].name} under custody\n{self.logs()}", PATIENCE, 0.05)
@@ -151,16 +212,21 @@ class Custody(Rotator):
         self.fleet = None
 
     def before_up(self, end):
-        done = end.run(find_program(default_builddir(), "custody-applier"), "up", end.interface, check=False)
+        builddir = default_builddir()
+        done = end.run("env", f"LD_LIBRARY_PATH={builddir / '.libs'}", binary(builddir, "custody-applier"), "up", end.interface,
+                       check=False)
         if done.returncode != 0:
             raise LaboratoryError(f"custody-applier up: exit {done.returncode}\n{done.stderr}")
 
     def begin(self, net):
         self.net = net
-        self.fleet = Fleet(self.dir, net, interface_extra=f'  method = "{self.method}"')
+        self.fleet = self.make_fleet(net)
         self.fleet.start()
         for end in net.ends:
             end.key = Key(self.fleet.hosts[end].public_key())
+
+    def make_fleet(self, net):
+        return Fleet(self.dir, net, interface_extra=f'  method = "{self.method}"')
 
     def rotate(self, end):
         host = self.fleet.hosts[end]
@@ -172,3 +238,35 @@ class Custody(Rotator):
             self.fleet.close()
         shutil.rmtree(self.dir, ignore_errors=True)
 
+
+class Second(End):
+    """The second device of an end, without routes; on a port of its own."""
+
+    def __init__(self, end, dir):
+        super().__init__("", 0, end.outer, end.inner, dir)
+        self.netns, self.interface, self.port, self.bits = end.netns, f"{end.interface}b", 51821, 32
+
+
+class CustodyPair(Custody):
+    """custody-applier's rotation by a second device on each end."""
+
+    name = "custody-pair"
+    method = "pair"
+
+    def __init__(self):
+        super().__init__()
+        self.pairs = {}
+
+    def before_up(self, end):
+        """Nothing is held."""
+
+    def make_fleet(self, net):
+        for end in net.ends:
+            self.pairs[end] = Second(end, self.dir)
+            self.pairs[end].make_device(net.kernel)
+        return Fleet(self.dir, net, interface_extra=f'  method = "{self.method}"', pairs=self.pairs)
+
+    def end(self):
+        for pair in self.pairs.values():
+            pair.remove_device()
+        super().end()

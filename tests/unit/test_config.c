@@ -76,6 +76,10 @@ static const char full[] =
     "lease = 30\n"
     "socket { path = \"/run/c.sock\" mode = \"0600\" group = \"custody\" }\n"
     "keeper { program = \"/k\" token = \"pkcs11:token=t\" releases-per-second = 7 timeout = 3 }\n"
+    "metrics { socket = \"/run/m.sock\" textfile = \"/m.prom\" interval = 60 }\n"
+    "hook \"pager\" { command = { \"/bin/page\", \"-u\", \"a b\" } events = { \"log.stuck\", "
+    "\"key.revoked\" } user = \"root\" timeout = 30 }\n"
+    "hook \"mail\" { command = { \"/bin/mail\" } events = { \"log.stuck\" } }\n"
     "limits { connections-per-uid = 1 connections = 2 requests-in-flight = 3 idle = 4 }\n"
     "operator \"root\" { uid = 0 unit = \"any\" }\n"
     "operator \"ops\" { uid = 4294967294 gid = 0 unit = \"none\" }\n"
@@ -104,6 +108,22 @@ static void test_values(void)
     CU_ASSERT_EQUAL(config->keeper.timeout_s, 3);
     CU_ASSERT(config->limits.connections_per_uid == 1 && config->limits.connections == 2);
     CU_ASSERT(config->limits.requests_in_flight == 3 && config->limits.idle_s == 4);
+    CU_ASSERT_STRING_EQUAL(config->metrics.socket, "/run/m.sock");
+    CU_ASSERT_STRING_EQUAL(config->metrics.textfile, "/m.prom");
+    CU_ASSERT_EQUAL(config->metrics.interval_s, 60);
+    CU_ASSERT_EQUAL_FATAL(config->hook_count, 2);
+    const struct config_hook *hook = &config->hooks[0];
+    CU_ASSERT_STRING_EQUAL(hook->name, "pager");
+    CU_ASSERT_STRING_EQUAL(hook->command[0], "/bin/page");
+    CU_ASSERT_STRING_EQUAL(hook->command[2], "a b");
+    CU_ASSERT_PTR_NULL(hook->command[3]);
+    for (unsigned event = 0; event < RECORD_EVENTS; event++)
+        CU_ASSERT_EQUAL(hook->events[event],
+                        event == RECORD_LOG_STUCK || event == RECORD_KEY_REVOKED);
+    CU_ASSERT_STRING_EQUAL(hook->user, "root");
+    CU_ASSERT(hook->uid == 0 && hook->gid == 0 && hook->timeout_s == 30);
+    CU_ASSERT_PTR_NULL(config->hooks[1].user);
+    CU_ASSERT_EQUAL(config->hooks[1].timeout_s, 10);
     CU_ASSERT_EQUAL_FATAL(config->operator_count, 2);
     CU_ASSERT_STRING_EQUAL(config->operators[1].name, "ops");
     CU_ASSERT_EQUAL(config->operators[1].uid, 4294967294);
@@ -255,6 +275,16 @@ static const struct {
     {MIN "socket { mode = \"\" }\n", 3, "octal"},
     {MIN "socket { path = \"run.sock\" }\n", 3, "absolute path"},
     {"host = \"a\"\nkeeper { socket = \"k\" }\n", 2, "absolute path"},
+    {"host = \"a\"\nmetrics { socket = \"k\" }\n" KEEPER, 2, "absolute path"},
+    {"host = \"a\"\nmetrics { textfile = \"k\" }\n" KEEPER, 2, "absolute path"},
+    {"host = \"a\"\nmetrics { interval = 0 }\n" KEEPER, 2, "must be 1 to 3600"},
+    {"host = \"a\"\nmetrics { }\nmetrics { }\n" KEEPER, 3, "given twice"},
+    {"host = \"a\"\nhook \"h\" { events = { \"log.stuck\" } }\n" KEEPER, 2, "'command'"},
+    {"host = \"a\"\nhook \"h\" { command = { \"page\" } }\n" KEEPER, 2, "absolute path"},
+    {"host = \"a\"\nhook \"h\" { command = { \"/p\" } }\n" KEEPER, 2, "'events'"},
+    {"host = \"a\"\nhook \"h\" { events = { \"a.b\" } }\n" KEEPER, 2, "no event"},
+    {"host = \"a\"\nhook \"h\" { user = \"no such\" }\n" KEEPER, 2, "not known"},
+    {"host = \"a\"\nhook \"h\" { timeout = 301 }\n" KEEPER, 2, "1 to 300"},
     {MIN "limits { idle = 0 }\n", 3, "'idle' is 0"},
     {MIN "limits { connections = -1 }\n", 3, "'connections' is -1"},
     {MIN "operator \"a\" { uid = -1 unit = \"any\" }\n", 3, "'uid' is -1"},
@@ -381,6 +411,8 @@ static void test_take_policy(void)
     CU_ASSERT_PTR_NULL(running->keeper.program);
     CU_ASSERT_EQUAL(running->lease_s, 30);
     CU_ASSERT_EQUAL(running->limits.connections, 2);
+    CU_ASSERT_PTR_NULL(running->metrics.socket);
+    CU_ASSERT_EQUAL(running->hook_count, 2);
     CU_ASSERT_EQUAL(running->operator_count, 2);
     CU_ASSERT_EQUAL(running->key_count, 2);
     CU_ASSERT_STRING_EQUAL(running->sha256, digest);

@@ -56,6 +56,8 @@ static struct record key_record(const struct state *state, enum record_event eve
     r.public_key[1] = (uint8_t)key[0];
     r.public_key[2] = 1;
     snprintf(r.lease, sizeof(r.lease), "%s", lease);
+    if (event == RECORD_KEY_IMPORTED)
+        r.purpose = PURPOSE_IMPORTED;
     if (event == RECORD_RELEASE_GRANTED) {
         r.actor.present = true;
         r.actor.uid = 5;
@@ -697,6 +699,39 @@ static void fill_rotation(struct record *r, const struct state *state)
         memset(r->move_sha256, 'a', 64);
 }
 
+// A generation that was imported is released to be set again or rolled back to, and for nothing
+// else.
+static void test_imported(void)
+{
+    struct state *state = state_new();
+    CU_ASSERT_PTR_NOT_NULL_FATAL(state);
+    struct record r = next_record(state, RECORD_TOKEN_INITIALISED);
+    must(state, &r);
+    r = key_record(state, RECORD_KEY_IMPORTED, "a", 1, "");
+    r.purpose = PURPOSE_WIREGUARD;
+    refused(state, &r, "its purpose is not key.imported's");
+    r = key_record(state, RECORD_KEY_GENERATED, "a", 1, "");
+    r.purpose = PURPOSE_IMPORTED;
+    refused(state, &r, "its purpose is not key.generated's");
+    must_key(state, RECORD_KEY_IMPORTED, "a", 1, "");
+    must_key(state, RECORD_KEY_ACTIVATED, "a", 1, "");
+    for (enum record_reason reason = REASON_BOOT; reason < REASONS; reason++) {
+        char lease[3] = {'a', (char)('a' + (int)reason), '\0'};
+        r = key_record(state, RECORD_RELEASE_GRANTED, "a", 1, lease);
+        r.reason = reason;
+        if (reason == REASON_ROTATION || reason == REASON_OPERATOR)
+            refused(state, &r, "an imported generation may not be released");
+        else
+            must(state, &r);
+    }
+    must_key(state, RECORD_KEY_DEACTIVATED, "a", 1, "");
+    r = key_record(state, RECORD_RELEASE_GRANTED, "a", 1, "cc");
+    refused(state, &r, "a deactivated generation may not be released for BOOT");
+    r.reason = REASON_ROLLBACK;
+    must(state, &r);
+    state_free(state);
+}
+
 static struct record random_record(const struct state *state)
 {
     static const char *const keys[] = {"a", "b", "bb"};
@@ -805,6 +840,7 @@ int main(void)
         {"a snapshot of odd names", test_snapshot_of_odd_names},
         {"digests of the state", test_digests},
         {"what is forgotten", test_forgetting},
+        {"an imported generation", test_imported},
         {"random records", test_random},
         {"many leases", test_many_leases},
         CU_TEST_INFO_NULL,

@@ -14,6 +14,7 @@
     50 // after the handshake, where nobody tells of the move (20 suffice on a LAN)
 #define BACK_MS          400 // that a handshake under the key before is waited for, held
 #define ASK_AGAIN_MS     100 // a datagram may be lost
+#define DRAIN_MS         50  // for what passed just before it was held
 #define HELD_MAX         800 // packets: a release of more can overrun WireGuard's own queue (1,024)
 #define KEEPALIVE_FORCES 25
 
@@ -220,6 +221,8 @@ enum cutover_outcome cutover_run(struct cutover *cutover, const uint8_t *private
         hold_guard_tell(cutover->guard, false);
         return CUTOVER_NOT_BEGUN;
     }
+    if (cutover->hold != NULL)
+        (void)hold_drain(cutover->hold, DRAIN_MS, NULL); // or else a few may be lost
     if (set_keepalives(cutover, private_key, KEEPALIVE_FORCES, err) != 0) {
         // It may be set all the same: only setting the one before makes that sure.
         return CUTOVER_NOT_CONFIRMED;

@@ -8,6 +8,25 @@
 
 // ---- looking things up ----
 
+const struct custody_peer *plan_current(const struct custody_view *view, const char *host,
+                                        const char *key)
+{
+    return known_peers_current(known_peers(view, host, key));
+}
+
+unsigned plan_leftovers(const struct custody_view *view, const struct counterpart_says *says,
+                        const char *host, const char *key)
+{
+    struct known_peers known = known_peers(view, host, key);
+    unsigned count = 0;
+    for (size_t i = 0; i < known.count; i++) {
+        const struct custody_peer *each = &known.first[i];
+        bool announced = says->has_pre_active && says->pre_active.generation == each->generation;
+        count += each->state == CUSTODY_PEER_STAGED && each->moved_us == 0 && !announced;
+    }
+    return count;
+}
+
 static const struct counterpart_ended *find_ended(const struct plan_counterpart *in,
                                                   uint64_t generation)
 {
@@ -17,7 +36,7 @@ static const struct counterpart_ended *find_ended(const struct plan_counterpart 
     return NULL;
 }
 
-static bool has_prefixes(const struct device_peer *peer, const struct setup_peer *setup)
+bool plan_has_allowed_ips(const struct device_peer *peer, const struct setup_peer *setup)
 {
     if (peer->allowed_count != setup->allowed_ip_count)
         return false;
@@ -80,13 +99,14 @@ static uint64_t plan_moves(const struct plan_counterpart *in, const struct custo
     const struct bundle *next = says->has_pre_active ? &says->pre_active : NULL;
     const struct device_peer *taken =
         next != NULL ? device_view_peer(in->device, next->public_key) : NULL;
-    if (taken != NULL && next->generation > current->generation && has_prefixes(taken, in->setup)) {
+    if (taken != NULL && next->generation > current->generation &&
+        plan_has_allowed_ips(taken, in->setup)) {
         add(plan, PLAN_MOVE, next->generation, next->public_key, false, "it had taken over");
         return next->generation;
     }
     const struct device_peer *there = device_view_peer(in->device, current->public_key);
     if (find_ended(in, current->generation) == NULL &&
-        (there == NULL || !has_prefixes(there, in->setup)))
+        (there == NULL || !plan_has_allowed_ips(there, in->setup)))
         add(plan, PLAN_REPAIR, current->generation, current->public_key, false, "");
     return current->generation;
 }

@@ -58,6 +58,18 @@ struct plan_counterpart {
 // name.
 void plan_for_counterpart(const struct plan_counterpart *in, struct plan *plan);
 
+// Whether the peer's allowed-ips are exactly those that are configured.
+bool plan_has_allowed_ips(const struct device_peer *peer, const struct setup_peer *setup);
+
+// The counterpart's generation that has, by our log, the allowed-ips; NULL: none.
+const struct custody_peer *plan_current(const struct custody_view *view, const char *host,
+                                        const char *key);
+
+// A counterpart's generations that are staged on the interface by our log, and that it does not
+// announce any more.
+unsigned plan_leftovers(const struct custody_view *view, const struct counterpart_says *says,
+                        const char *host, const char *key);
+
 // ---- our own key ----
 
 enum plan_own_kind {

@@ -2,6 +2,7 @@
 // Builds and parses rtnetlink's messages of root qdiscs.
 #include "qdisc.h"
 
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -73,12 +74,21 @@ struct nlmsghdr *qdisc_set_tbf(void *buffer, uint32_t seq, uint32_t ifindex, boo
 
 // ---- parsing ----
 
+// struct gnet_stats_basic is padded at its end; the kernel may send it without.
+#define BASIC_SIZE (offsetof(struct gnet_stats_basic, packets) + sizeof(uint32_t))
+
 static void take_stats(const struct nlattr *stats, struct qdisc_state *state)
 {
     const struct nlattr *attr;
+    struct gnet_stats_basic basic;
     struct gnet_stats_queue queue;
     mnl_attr_for_each_nested(attr, stats)
     {
+        if (mnl_attr_get_type(attr) == TCA_STATS_BASIC &&
+            mnl_attr_get_payload_len(attr) >= BASIC_SIZE) {
+            memcpy(&basic, mnl_attr_get_payload(attr), BASIC_SIZE);
+            state->passed = basic.packets;
+        }
         if (mnl_attr_get_type(attr) != TCA_STATS_QUEUE ||
             mnl_attr_get_payload_len(attr) < sizeof queue)
             continue;

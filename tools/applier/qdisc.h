@@ -39,6 +39,7 @@ struct qdisc_state {
     uint32_t handle;               // 0: the kernel's default
     uint32_t packets, bytes;       // waiting
     uint32_t dropped;
+    uint32_t passed; // packets that it let through since it was attached; wraps
 };
 int qdisc_read_root(const struct nlmsghdr *message, void *state /* struct qdisc_state * */,
                     struct error *err);

@@ -11,6 +11,7 @@
 
 #include "counterparts.h"
 #include "cutover.h"
+#include "paired.h"
 
 #define ALIVE_S              180  // a peer without a handshake for longer has no session
 #define READY_MS             1000 // for answers inside the tunnel
@@ -22,7 +23,7 @@
 
 const char *rotation_method(const struct tended *tended)
 {
-    return tended->hold != NULL ? "hold" : "poll";
+    return tended->by_pair ? "pair" : tended->hold != NULL ? "hold" : "poll";
 }
 
 // ---- what custodyd is told ----
@@ -38,6 +39,7 @@ static int end_rotation(struct tended *tended, uint64_t generation, bool confirm
         return tended_from_library(tended, &theirs, "ending the rotation", err);
     tended_tell(tended, "rotation to generation %" PRIu64 " %s%s%s", generation,
                 confirmed ? "confirmed" : "rolled back", detail[0] != '\0' ? ": " : "", detail);
+    confirmed ? tended->counts.confirmed++ : tended->counts.rolled_back++;
     tended->rotation = 0;
     tended->dirty = true;
     return 0;
@@ -110,6 +112,7 @@ static void settle_required(struct tended *tended)
     if (tended->rotation == tended->view->rotation_generation)
         return;
     tended->rotation = tended->view->rotation_generation;
+    tended->by_pair = false;
     for (size_t i = 0; i < tended->peer_count; i++) {
         struct tended_peer *peer = &tended->peers[i];
         peer->required = peer->setup->required == SETUP_REQUIRED_YES ||
@@ -274,8 +277,11 @@ static int confirm(struct attempt *attempt, struct error *err)
             record_theirs(tended, &tended->peers[i], attempt->cutover.generation, CUSTODY_PEER_LATE,
                           0, "no handshake lately: it converges from the registry");
         }
-    if (tended->hold != NULL)
+    if (attempt->cutover.hold != NULL) {
+        tended->counts.has_held = true;
+        tended->counts.held_ms = attempt->cutover.held_ms;
         tended_tell(tended, "outgoing packets waited for %d ms", attempt->cutover.held_ms);
+    }
     return end_rotation(tended, attempt->cutover.generation, true, "", err);
 }
 
@@ -297,8 +303,10 @@ static int roll_back(struct attempt *attempt, const struct error *why, struct er
     }
     rc = cutover_back(&attempt->cutover, custody_released_private_key(old), err);
     custody_released_wipe(old);
-    if (rc == 0)
+    if (rc == 0) {
         note_ours(tended, old);
+        paired_return_later(tended);
+    }
     if (attempt->released != NULL)
         report(tended, attempt->released, false, why->message);
     report(tended, old, rc == 0, rc == 0 ? "" : err->message);
@@ -307,15 +315,41 @@ static int roll_back(struct attempt *attempt, const struct error *why, struct er
                    : -1;
 }
 
+// Has packets go by the second device, where there is one.
+static int take_pair(struct attempt *attempt, struct error *err)
+{
+    struct tended *tended = attempt->tended;
+    struct error why;
+    tended->by_pair = false;
+    if (!paired_is_wanted(tended))
+        return 0;
+    if (paired_take(tended, &attempt->cutover, &why) == 0) {
+        tended->by_pair = true;
+        attempt->cutover.hold = NULL;
+        attempt->cutover.guard = NULL;
+        attempt->cutover.deadline_ms = POLL_MS;
+        return 0;
+    }
+    if (tended->setup->method == SETUP_METHOD_PAIR) {
+        *err = why;
+        return -1;
+    }
+    tended_tell(tended, "this time by '%s', not by the pair: %s", rotation_method(tended),
+                why.message);
+    return 0;
+}
+
 static int cut_over(struct attempt *attempt, struct error *err)
 {
     struct tended *tended = attempt->tended;
     struct error why;
-    if (cutover_ask_ready(&attempt->cutover, READY_MS, err) != 0)
+    if (cutover_ask_ready(&attempt->cutover, READY_MS, err) != 0 || take_pair(attempt, err) != 0)
         return -1;
     if (release(tended, attempt->cutover.generation, CUSTODY_REASON_ROTATION, &attempt->released,
-                err) != 0)
+                err) != 0) {
+        paired_return(tended);
         return -1;
+    }
     enum cutover_outcome outcome =
         cutover_run(&attempt->cutover, custody_released_private_key(attempt->released), &why);
     custody_released_wipe(attempt->released);
@@ -323,8 +357,10 @@ static int cut_over(struct attempt *attempt, struct error *err)
     switch (outcome) {
     case CUTOVER_CONFIRMED:
         note_ours(tended, attempt->released);
+        paired_return(tended);
         return confirm(attempt, err);
     case CUTOVER_NOT_BEGUN:
+        paired_return(tended);
         report(tended, attempt->released, false, why.message);
         *err = why;
         return -1;
@@ -349,6 +385,11 @@ static int again_or_end(struct tended *tended, const struct error *why, struct e
         tended->due_ms = due;
     *err = *why;
     return why->code == ERROR_OK ? 0 : -1;
+}
+
+int rotation_give_up(struct tended *tended, const char *why, struct error *err)
+{
+    return end_rotation(tended, tended->view->rotation_generation, false, why, err);
 }
 
 int rotation_go_on(struct tended *tended, const char *yield, struct error *err)
@@ -393,6 +434,9 @@ int rotation_take_over(struct tended *tended, struct error *err)
     attempt.cutover.guard = NULL;
     int rc = cutover_probe(&attempt.cutover, TAKE_OVER_MS, &why);
     tended->settle_ms = device_now_ms() + SETTLE_MS;
+    tended->by_pair = tended->pair != NULL && pair_is_away(tended->pair);
+    if (rc == 0)
+        paired_return(tended);
     if (rc == 0)
         rc = end_rotation(tended, attempt.cutover.generation, true,
                           "confirmed after the applier was started again", err);

@@ -18,6 +18,8 @@ int rotation_take_over(struct tended *tended, struct error *err);
 int rotation_replaced(struct tended *tended, struct error *err);
 // Takes counterparts' signed word that they have dropped compromised keys of ours.
 int rotation_take_drops(struct tended *tended, struct error *err);
+// Ends the open rotation: it cannot be carried out.
+int rotation_give_up(struct tended *tended, const char *why, struct error *err);
 // Puts keepalives back to what is configured, some time after a cutover.
 int rotation_settle(struct tended *tended, struct error *err);
 // How a rotation is done on this interface: "hold" or "poll".

@@ -231,6 +231,11 @@ static int check_seconds(cfg_t *section, cfg_opt_t *option)
     return check_number(section, option, 0, 10L * 366 * 86400);
 }
 
+static int check_flag(cfg_t *section, cfg_opt_t *option)
+{
+    return note_seen(section, option);
+}
+
 static int check_path(cfg_t *section, cfg_opt_t *option)
 {
     if (note_seen(section, option) != 0)
@@ -329,9 +334,21 @@ static int check_endpoint(cfg_t *section, cfg_opt_t *option)
         return -1;
     if (setup_parse_endpoint(&endpoint, cfg_opt_getnstr(option, 0)))
         return 0;
-    cfg_error(section,
-              "'endpoint' is '%s': it must be ADDRESS:PORT or [ADDRESS]:PORT, numeric, the address "
-              "in its shortest form",
+    cfg_error(
+        section,
+        "'%s' is '%s': it must be ADDRESS:PORT or [ADDRESS]:PORT, numeric, the address in its "
+        "shortest form",
+        cfg_opt_name(option), cfg_opt_getnstr(option, 0));
+    return -1;
+}
+
+static int check_pair(cfg_t *section, cfg_opt_t *option)
+{
+    if (note_seen(section, option) != 0)
+        return -1;
+    if (device_name_is_valid(cfg_opt_getnstr(option, 0)))
+        return 0;
+    cfg_error(section, "'pair' is '%s': that cannot be an interface's name",
               cfg_opt_getnstr(option, 0));
     return -1;
 }
@@ -408,9 +425,46 @@ static const char *interface_key(cfg_t *interface)
     return key != NULL ? key : cfg_title(interface);
 }
 
+// What a second device needs.
+static int check_paired(cfg_t *interface)
+{
+    const char *pair = cfg_getstr(interface, "pair"),
+               *address = cfg_getstr(interface, "move-address");
+    if (pair == NULL && strcmp(cfg_getstr(interface, "method"), "pair") == 0) {
+        cfg_error(interface,
+                  "interface '%s': 'method' is 'pair': it needs 'pair', another "
+                  "interface's name",
+                  cfg_title(interface));
+        return -1;
+    }
+    if (pair != NULL && strcmp(pair, cfg_title(interface)) == 0) {
+        cfg_error(interface, "interface '%s' cannot be its own 'pair'", cfg_title(interface));
+        return -1;
+    }
+    if (pair == NULL || (address != NULL && strchr(address, ':') == NULL))
+        return 0;
+    cfg_error(interface, "interface '%s': 'pair' needs 'move-address', of IPv4",
+              cfg_title(interface));
+    return -1;
+}
+
+// Whether a device is meant by both.
+static bool share_device(cfg_t *interface, cfg_t *other)
+{
+    const char *pair = cfg_getstr(interface, "pair"), *other_pair = cfg_getstr(other, "pair");
+    return (pair != NULL && strcmp(pair, cfg_title(other)) == 0) ||
+           (other_pair != NULL && strcmp(other_pair, cfg_title(interface)) == 0) ||
+           (pair != NULL && other_pair != NULL && strcmp(pair, other_pair) == 0);
+}
+
 // What two interfaces must not have in common.
 static int check_apart(cfg_t *interface, cfg_t *other)
 {
+    if (share_device(interface, other)) {
+        cfg_error(interface, "interfaces '%s' and '%s': a 'pair' serves one of them, and no other",
+                  cfg_title(interface), cfg_title(other));
+        return -1;
+    }
     const char *address = cfg_getstr(interface, "move-address"),
                *other_address = cfg_getstr(other, "move-address");
     if (strcmp(interface_key(interface), interface_key(other)) == 0) {
@@ -443,6 +497,8 @@ static int check_interface(cfg_t *parent, cfg_opt_t *option)
                   cfg_title(interface));
         return -1;
     }
+    if (check_paired(interface) != 0)
+        return -1;
     for (unsigned i = 0; i < last; i++)
         if (check_apart(interface, cfg_opt_getnsec(option, i)) != 0)
             return -1;
@@ -458,6 +514,7 @@ static cfg_t *make_parser(void)
     cfg_opt_t peer_options[] = {
         CFG_STR("key", NULL, CFGF_NONE),
         CFG_STR("endpoint", NULL, CFGF_NONE),
+        CFG_STR("pair-endpoint", NULL, CFGF_NONE),
         CFG_STR_LIST("allowed-ips", NULL, CFGF_NONE),
         CFG_INT("keepalive", 0, CFGF_NONE),
         CFG_STR("required", "auto", CFGF_NONE),
@@ -466,12 +523,14 @@ static cfg_t *make_parser(void)
     cfg_opt_t interface_options[] = {
         CFG_STR("key", NULL, CFGF_NONE),
         CFG_STR("method", "auto", CFGF_NONE),
+        CFG_STR("pair", NULL, CFGF_NONE),
         CFG_STR("hold", "auto", CFGF_NONE),
         CFG_INT("hold-limit", 300, CFGF_NONE),
         CFG_STR("move-address", NULL, CFGF_NONE),
         CFG_INT("move-port", DEFAULT_MOVE_PORT, CFGF_NONE),
         CFG_INT("grace", 0, CFGF_NONE),
         CFG_INT("window", 0, CFGF_NONE),
+        CFG_BOOL("repair", cfg_false, CFGF_NONE),
         CFG_SEC("peer", peer_options, TITLED),
         CFG_END(),
     };
@@ -480,6 +539,9 @@ static cfg_t *make_parser(void)
         CFG_STR("trust", SYSCONFDIR "/custody/trust", CFGF_NONE),
         CFG_STR("socket", RUNSTATEDIR "/custody/custody.sock", CFGF_NONE),
         CFG_STR("log-vkey", SYSCONFDIR "/custody/log.vkey", CFGF_NONE),
+        CFG_STR("metrics-socket", NULL, CFGF_NONE),
+        CFG_STR("metrics-textfile", NULL, CFGF_NONE),
+        CFG_INT("metrics-interval", 15, CFGF_NONE),
         CFG_INT("clock-tolerance", 120, CFGF_NONE),
         CFG_INT("fresh-interval", 300, CFGF_NONE),
         CFG_INT("max-stale", 900, CFGF_NONE),
@@ -501,6 +563,9 @@ static void set_checks(cfg_t *cfg)
         {"trust", check_path},
         {"socket", check_path},
         {"log-vkey", check_path},
+        {"metrics-socket", check_path},
+        {"metrics-textfile", check_path},
+        {"metrics-interval", check_interval},
         {"clock-tolerance", check_tolerance},
         {"fresh-interval", check_interval},
         {"max-stale", check_interval},
@@ -508,15 +573,18 @@ static void set_checks(cfg_t *cfg)
         {"interface", check_interface},
         {"interface|key", check_key},
         {"interface|method", check_method},
+        {"interface|pair", check_pair},
         {"interface|hold", check_hold},
         {"interface|hold-limit", check_limit_ms},
         {"interface|move-address", check_address},
         {"interface|move-port", check_port},
         {"interface|grace", check_seconds},
         {"interface|window", check_seconds},
+        {"interface|repair", check_flag},
         {"interface|peer", check_peer},
         {"interface|peer|key", check_key},
         {"interface|peer|endpoint", check_endpoint},
+        {"interface|peer|pair-endpoint", check_endpoint},
         {"interface|peer|allowed-ips", check_allowed_ips},
         {"interface|peer|keepalive", check_keepalive},
         {"interface|peer|required", check_required},
@@ -592,12 +660,15 @@ static char *read_file(const char *path, struct error *err)
 
 static int copy_peer(struct setup_peer *peer, cfg_t *from, const char *key)
 {
-    const char *endpoint = cfg_getstr(from, "endpoint");
+    const char *endpoint = cfg_getstr(from, "endpoint"),
+               *pair_endpoint = cfg_getstr(from, "pair-endpoint");
     snprintf(peer->host, sizeof(peer->host), "%s", cfg_title(from));
     snprintf(peer->key, sizeof(peer->key), "%s",
              cfg_getstr(from, "key") != NULL ? cfg_getstr(from, "key") : key);
     if (endpoint != NULL)
         setup_parse_endpoint(&peer->endpoint, endpoint);
+    if (pair_endpoint != NULL)
+        setup_parse_endpoint(&peer->pair_endpoint, pair_endpoint);
     peer->keepalive_s = (uint32_t)cfg_getint(from, "keepalive");
     peer->required = (enum setup_required)find_word(required_names, cfg_getstr(from, "required"));
     unsigned count = cfg_size(from, "allowed-ips");
@@ -612,7 +683,8 @@ static int copy_peer(struct setup_peer *peer, cfg_t *from, const char *key)
 
 static int copy_interface(struct setup_interface *interface, cfg_t *from)
 {
-    const char *address = cfg_getstr(from, "move-address");
+    const char *address = cfg_getstr(from, "move-address"), *pair = cfg_getstr(from, "pair");
+    snprintf(interface->pair, sizeof(interface->pair), "%s", pair != NULL ? pair : "");
     snprintf(interface->name, sizeof(interface->name), "%s", cfg_title(from));
     snprintf(interface->key, sizeof(interface->key), "%s", interface_key(from));
     interface->method = (enum setup_method)find_word(method_names, cfg_getstr(from, "method"));
@@ -623,6 +695,7 @@ static int copy_interface(struct setup_interface *interface, cfg_t *from)
     interface->move_port = (uint16_t)cfg_getint(from, "move-port");
     interface->grace_s = (uint32_t)cfg_getint(from, "grace");
     interface->window_s = (uint32_t)cfg_getint(from, "window");
+    interface->repair = cfg_getbool(from, "repair") == cfg_true;
     unsigned count = cfg_size(from, "peer");
     interface->peers = calloc(count + 1, sizeof(*interface->peers));
     if (interface->peers == NULL)
@@ -642,13 +715,20 @@ static int copy_setup(struct setup *setup, cfg_t *cfg, struct error *err)
     setup->trust_file = strdup(cfg_getstr(cfg, "trust"));
     setup->socket = strdup(cfg_getstr(cfg, "socket"));
     setup->log_vkey_file = strdup(cfg_getstr(cfg, "log-vkey"));
+    const char *metrics_socket = cfg_getstr(cfg, "metrics-socket"),
+               *metrics_textfile = cfg_getstr(cfg, "metrics-textfile");
+    setup->metrics_socket = metrics_socket != NULL ? strdup(metrics_socket) : NULL;
+    setup->metrics_textfile = metrics_textfile != NULL ? strdup(metrics_textfile) : NULL;
+    setup->metrics_interval_s = (uint32_t)cfg_getint(cfg, "metrics-interval");
     setup->clock_tolerance_s = (uint32_t)cfg_getint(cfg, "clock-tolerance");
     setup->fresh_interval_s = (uint32_t)cfg_getint(cfg, "fresh-interval");
     setup->max_stale_s = (uint32_t)cfg_getint(cfg, "max-stale");
     setup->rescan_s = (uint32_t)cfg_getint(cfg, "rescan");
     setup->interfaces = calloc(count + 1, sizeof(*setup->interfaces));
     bool failed = setup->trust_file == NULL || setup->socket == NULL ||
-                  setup->log_vkey_file == NULL || setup->interfaces == NULL;
+                  setup->log_vkey_file == NULL || setup->interfaces == NULL ||
+                  (metrics_socket != NULL && setup->metrics_socket == NULL) ||
+                  (metrics_textfile != NULL && setup->metrics_textfile == NULL);
     setup->interface_count = setup->interfaces != NULL ? count : 0;
     for (unsigned i = 0; i < count && !failed; i++)
         failed = copy_interface(&setup->interfaces[i], cfg_getnsec(cfg, "interface", i)) != 0;
@@ -690,6 +770,8 @@ void setup_free(struct setup *setup)
     free(setup->trust_file);
     free(setup->socket);
     free(setup->log_vkey_file);
+    free(setup->metrics_socket);
+    free(setup->metrics_textfile);
     free(setup);
 }
 

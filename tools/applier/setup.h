@@ -55,6 +55,7 @@ struct setup_peer {
     char host[HOST_MAX + 1];
     char key[KEY_MAX + 1]; // the counterpart's name for its key
     struct setup_endpoint endpoint;
+    struct setup_endpoint pair_endpoint; // of its second device
     struct setup_prefix *allowed_ips;
     size_t allowed_ip_count;
     uint32_t keepalive_s; // 0 = none
@@ -65,12 +66,14 @@ struct setup_interface {
     char name[DEVICE_NAME_MAX + 1];
     char key[KEY_MAX + 1]; // default: its name
     enum setup_method method;
+    char pair[DEVICE_NAME_MAX + 1]; // the second device; "" = none
     enum setup_hold hold;
     uint32_t hold_limit_ms;
     struct setup_address move_address; // where move datagrams are taken; family 0: nowhere
     uint16_t move_port;
     uint32_t grace_s;  // 0 = twice the handshake interval that is observed, at least 300
     uint32_t window_s; // 0 = custodyd's own (the view's)
+    bool repair;       // drift is put right, not only told
     struct setup_peer *peers;
     size_t peer_count;
 };
@@ -78,8 +81,11 @@ struct setup_interface {
 struct setup {
     char registry[REGISTRY_URL_MAX + 1]; // "" = none: keys are set, nothing rotates
     char *trust_file;
-    char *socket;        // custodyd's
-    char *log_vkey_file; // the log's pinned key
+    char *socket;           // custodyd's
+    char *log_vkey_file;    // the log's pinned key
+    char *metrics_socket;   // answers GET /metrics; NULL: none
+    char *metrics_textfile; // for node_exporter; NULL: none
+    uint32_t metrics_interval_s;
     uint32_t clock_tolerance_s, fresh_interval_s, max_stale_s, rescan_s;
     struct setup_interface *interfaces;
     size_t interface_count;

@@ -13,7 +13,9 @@
 #include <sodium.h>
 
 #include "counterparts.h"
+#include "drifts.h"
 #include "own_notes.h"
+#include "paired.h"
 #include "retry.h"
 #include "rotation.h"
 
@@ -104,6 +106,7 @@ struct tended *tended_new(struct tended_world *world, const struct setup_interfa
 static void close_interface(struct tended *tended)
 {
     struct error err;
+    paired_close(tended);
     moves_close(tended->moves);
     hold_guard_stop(tended->guard);
     if (hold_close(tended->hold, &err) != 0 && err.code != ERROR_NOT_FOUND)
@@ -143,7 +146,8 @@ static void open_hold(struct tended *tended)
     static const enum hold_kind kinds[] = {
         [SETUP_HOLD_AUTO] = HOLD_AUTO, [SETUP_HOLD_PLUG] = HOLD_PLUG, [SETUP_HOLD_TBF] = HOLD_TBF};
     struct error err;
-    if (tended->world->registry == NULL || tended->setup->method == SETUP_METHOD_POLL)
+    if (tended->world->registry == NULL || tended->setup->method == SETUP_METHOD_POLL ||
+        tended->setup->method == SETUP_METHOD_PAIR)
         return;
     if (hold_open(&tended->hold, tended->setup->name, kinds[tended->setup->hold], HOLD_BYTES,
                   &err) != 0) {
@@ -164,23 +168,28 @@ static void open_hold(struct tended *tended)
     }
 }
 
-static void open_moves(struct tended *tended)
+bool tended_move_address(const struct tended *tended, union device_endpoint *address)
 {
     const struct setup_address *own = &tended->setup->move_address;
+    memset(address, 0, sizeof *address);
+    if (own->family == AF_INET6) {
+        address->v6.sin6_family = AF_INET6;
+        address->v6.sin6_port = htons(tended->setup->move_port);
+        memcpy(&address->v6.sin6_addr, own->bytes, 16);
+    } else if (own->family == AF_INET) {
+        address->v4.sin_family = AF_INET;
+        address->v4.sin_port = htons(tended->setup->move_port);
+        memcpy(&address->v4.sin_addr, own->bytes, 4);
+    }
+    return own->family != 0;
+}
+
+static void open_moves(struct tended *tended)
+{
     union device_endpoint address;
     struct error err;
-    if (own->family == 0)
+    if (!tended_move_address(tended, &address))
         return;
-    memset(&address, 0, sizeof address);
-    if (own->family == AF_INET6) {
-        address.v6.sin6_family = AF_INET6;
-        address.v6.sin6_port = htons(tended->setup->move_port);
-        memcpy(&address.v6.sin6_addr, own->bytes, 16);
-    } else {
-        address.v4.sin_family = AF_INET;
-        address.v4.sin_port = htons(tended->setup->move_port);
-        memcpy(&address.v4.sin_addr, own->bytes, 4);
-    }
     if (moves_open(&tended->moves, tended->setup->name, &address, &err) != 0) {
         tended->moves = NULL;
         tended_say(tended, &err);
@@ -194,8 +203,11 @@ void tended_find(struct tended *tended)
     struct device_identity identity;
     struct error err;
     bool found = ops->find(tended->setup->name, &identity, &err) == 0;
-    if (tended->present && found && device_identity_equal(&identity, &tended->identity))
+    if (tended->present && found && device_identity_equal(&identity, &tended->identity)) {
+        if (tended->pair == NULL && paired_is_wanted(tended))
+            tended->dirty = true; // it may be the pair that has come
         return;
+    }
     if (tended->present)
         tended_tell(tended, "the interface is gone");
     close_interface(tended);
@@ -206,6 +218,9 @@ void tended_find(struct tended *tended)
     }
     tended->identity = identity;
     tended->present = true;
+    tended->keyed = false; // what a new interface lacks is not lost but not there yet
+    for (size_t i = 0; i < tended->peer_count; i++)
+        tended->peers[i].whole = false;
     tended->dirty = true;
     open_hold(tended);
     open_moves(tended);
@@ -218,6 +233,7 @@ int tended_read(struct tended *tended, struct error *err)
         return -1;
     device_view_free(tended->there);
     tended->there = view;
+    tended->read_ms = device_now_ms();
     return 0;
 }
 
@@ -236,25 +252,45 @@ int tended_ask(struct tended *tended, struct error *err)
 
 // ---- a pass ----
 
+static struct plan_own plan_own_key(const struct tended *tended)
+{
+    return plan_for_own(tended->view, tended->there->public_key, tended->seen_before,
+                        tended->has_ours ? tended->ours : NULL);
+}
+
+// Somebody else has set another key on an interface that had ours. (None at all is as after a
+// restart: set.)
+static bool is_foreign(const struct tended *tended, const struct plan_own *own)
+{
+    return own->kind == PLAN_SET_KEY && own->reason == CUSTODY_REASON_RESTORE && tended->keyed &&
+           !sodium_is_zero(tended->there->public_key, DEVICE_KEY_SIZE);
+}
+
 static int tend_own_key(struct tended *tended, struct error *err)
 {
-    struct plan_own own = plan_for_own(tended->view, tended->there->public_key, tended->seen_before,
-                                       tended->has_ours ? tended->ours : NULL);
+    struct plan_own own = plan_own_key(tended);
+    paired_find(tended);
+    if (is_foreign(tended, &own))
+        return 0; // drift
     if (own.kind == PLAN_SET_KEY)
         return rotation_set_key(tended, &own, err);
     if (own.kind == PLAN_TAKE_OVER)
         return rotation_take_over(tended, err);
     if (own.kind == PLAN_NOTHING && own.generation != 0)
         tended->seen_before = true;
+    if (own.generation != 0)
+        tended->keyed = true;
+    paired_tend_key(tended, &own);
     return 0;
 }
 
 static int tend_rotation(struct tended *tended, const char *yield, struct error *err)
 {
-    struct plan_own own = plan_for_own(tended->view, tended->there->public_key, tended->seen_before,
-                                       tended->has_ours ? tended->ours : NULL);
+    struct plan_own own = plan_own_key(tended);
     if (rotation_take_drops(tended, err) != 0)
         return -1;
+    if (is_foreign(tended, &own) && tended->view->rotation_generation != 0)
+        return rotation_give_up(tended, "the interface has a key that is not ours", err);
     if (own.kind == PLAN_REPLACED)
         return rotation_replaced(tended, err);
     return own.kind == PLAN_ROTATE ? rotation_go_on(tended, yield, err) : 0;
@@ -277,6 +313,7 @@ static int pass(struct tended *tended, struct error *err)
         return -1;
     if (tended->dirty)
         return 0; // look again first
+    paired_tend_peers(tended);
     if (published != 0) {
         *err = notes;
         if (tended->view->rotation_generation == 0)
@@ -294,7 +331,10 @@ void tended_pass(struct tended *tended)
     tended->dirty = false;
     if (!tended->present)
         return;
-    if (pass(tended, &err) == 0) {
+    int rc = pass(tended, &err);
+    if (!tended->dirty && drifts_tend(tended, rc == 0 ? &err : NULL) != 0)
+        rc = -1;
+    if (rc == 0) {
         tended->failures = 0;
         tended->last.message[0] = '\0';
     } else {
@@ -306,6 +346,7 @@ void tended_pass(struct tended *tended)
         if (err.code == ERROR_NOT_FOUND)
             tended_find(tended);
     }
+    tended->passed_ms = device_now_ms();
     if (tended->settle_ms != 0 && tended->settle_ms < tended->due_ms)
         tended->due_ms = tended->settle_ms;
     for (size_t i = 0; i < tended->peer_count && tended->present; i++)
@@ -348,7 +389,9 @@ void tended_datagrams(struct tended *tended)
     struct move move;
     union device_endpoint from;
     while (tended->moves != NULL && moves_take(tended->moves, &move, &from) == 1)
-        counterparts_datagram(tended, &move, &from);
+        counterparts_datagram(tended, tended->moves, &move, &from);
+    while (tended->pair != NULL && moves_take(pair_moves(tended->pair), &move, &from) == 1)
+        counterparts_datagram(tended, pair_moves(tended->pair), &move, &from);
 }
 
 void tended_changed(struct tended *tended, const char *folder)
@@ -362,4 +405,12 @@ void tended_changed(struct tended *tended, const char *folder)
         if (folder == NULL || strcmp(theirs, folder) == 0)
             peer->look = true;
     }
+}
+
+// ---- for metrics ----
+
+void tended_set_drift(struct tended *tended, unsigned differences)
+{
+    tended->counts.knows_drift = true;
+    tended->counts.drift = differences;
 }

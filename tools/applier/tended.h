@@ -14,9 +14,11 @@
 #include "counterpart.h"
 #include "custody.h"
 #include "device.h"
+#include "drift.h"
 #include "hold.h"
 #include "hold_guard.h"
 #include "moves.h"
+#include "pair.h"
 #include "plan.h"
 #include "registry.h"
 #include "setup.h"
@@ -30,6 +32,7 @@ struct tended_world {
     struct registry *registry; // NULL: none configured; nothing rotates
     const struct trust *trust;
     struct apply_settings *settings;
+    bool registry_gone;                // when it was asked last
     struct custody *custody;           // NULL while custodyd is not reached
     char own_host[HOST_MAX + 1];       // "" until custodyd told it once
     char own_host_vkey[NOTE_VKEY_MAX]; // …
@@ -47,7 +50,8 @@ struct tended_peer {
     struct counterpart *counterpart;
     struct acknowledgements *acknowledgements;
     struct counterpart_says says;
-    bool look; // its notes may have changed
+    bool look;  // its notes may have changed
+    bool whole; // this interface had its peer as it should be: what is amiss now is drift
     bool stale_told;
     // Its next key, on our interface.
     uint64_t answered_generation;      // staged and acknowledged by this process; 0 = none
@@ -55,7 +59,9 @@ struct tended_peer {
     bool watch;                        // a take-over is possible
     struct tended_handshake seen[TENDED_SEEN_MAX];
     size_t seen_count;
-    uint64_t unrecorded_generation; // moved to, and custodyd not told yet; 0 = none
+    uint8_t replaced[DEVICE_KEY_SIZE]; // its peer that was made by hand,
+    int64_t replaced_due_us;           // and when that goes; 0: there is none
+    uint64_t unrecorded_generation;    // moved to, and custodyd not told yet; 0 = none
     uint8_t unrecorded_key[DEVICE_KEY_SIZE];
     struct move moved; // told again a few times: datagrams may be lost
     unsigned moved_left;
@@ -74,6 +80,16 @@ struct tended_note {
     char text[NOTE_MAX];
 };
 
+// For metrics: since the configuration was read.
+struct tended_counts {
+    uint64_t confirmed, rolled_back; // rotations
+    bool has_held;
+    int held_ms; // the last time
+    uint64_t refused[REFUSAL_KINDS];
+    bool knows_drift;
+    unsigned drift;
+};
+
 struct tended {
     struct tended_world *world;
     const struct setup_interface *setup;
@@ -84,9 +100,15 @@ struct tended {
     struct hold *hold;
     struct hold_guard *guard;
     struct moves *moves;
+    struct pair *pair;             // its second device; NULL: none is there
+    struct error pair_last;        // said of it last
+    int64_t pair_back_ms;          // when the routes may lead to the interface again
+    bool by_pair;                  // the attempt that was last went by it
     struct device_view *there;     // as it was read last
     uint8_t ours[DEVICE_KEY_SIZE]; // the public key set last by this process
     bool has_ours;
+    bool keyed;        // this interface had its key: another one now is drift
+    struct drift told; // that is recorded; `host` and `peer_key` of it live in `setup`
     // The key.
     struct custody_view *view; // as it was told last
     struct tended_note notes[4];
@@ -100,6 +122,8 @@ struct tended {
     bool dirty;
     int64_t due_ms, follow_ms, hot_until_ms;
     unsigned failures;
+    int64_t read_ms, passed_ms; // when the device was read last, and a pass made; 0 = never
+    struct tended_counts counts;
     struct error last; // said last, so as not to say it again
 };
 
@@ -116,10 +140,15 @@ void tended_pass(struct tended *tended);
 // Looks at the handshakes alone, where a take-over is possible, and moves what is to be moved. Sets
 // `follow_ms` (INT64_MAX: no need).
 void tended_follow(struct tended *tended);
+// Where this interface takes move datagrams; false where it does not.
+bool tended_move_address(const struct tended *tended, union device_endpoint *address);
 // Takes what datagrams have come.
 void tended_datagrams(struct tended *tended);
 // The registry has something new: in that folder; NULL: anywhere.
 void tended_changed(struct tended *tended, const char *folder);
+
+// So many differences were found between log, bundles and interface; 0: none.
+void tended_set_drift(struct tended *tended, unsigned differences);
 
 // For people: to the journal, unless it was the last thing said.
 void tended_say(struct tended *tended, const struct error *err);
