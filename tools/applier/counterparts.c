@@ -57,7 +57,7 @@ bool counterparts_move_address(const struct tended_peer *peer, union device_endp
 const uint8_t *counterparts_key(const struct tended *tended, const struct tended_peer *peer)
 {
     const struct custody_peer *current =
-        plan_current(tended->view, peer->setup->host, peer->setup->key);
+        known_peers_current(known_peers(tended->view, peer->setup->host, peer->setup->key));
     return current != NULL ? current->public_key : NULL;
 }
 
@@ -224,12 +224,8 @@ static bool is_unknown(const struct tended *tended, const struct tended_peer *pe
 {
     if (counterparts_key(tended, peer) == NULL)
         return false;
-    for (size_t i = 0; i < tended->view->peer_count; i++)
-        if (tended->view->peers[i].generation == generation &&
-            strcmp(tended->view->peers[i].host, peer->setup->host) == 0 &&
-            strcmp(tended->view->peers[i].key, peer->setup->key) == 0)
-            return false;
-    return true;
+    return known_peers_find(known_peers(tended->view, peer->setup->host, peer->setup->key),
+                            generation) == NULL;
 }
 
 // The log does not know what was made by hand: it goes when its grace is over, as an old generation
@@ -404,6 +400,7 @@ static int tend(struct tended *tended, struct tended_peer *peer, const char **yi
                                   .view = tended->view,
                                   .device = tended->there,
                                   .own_host = tended->world->own_host,
+                                  .own_key = tended->setup->key,
                                   .own_rotation = tended->view->rotation_generation != 0,
                                   .answered_generation = peer->answered_generation,
                                   .grace_us = tended_grace_us(tended),
@@ -488,12 +485,12 @@ static const struct device_peer *staged_peer(const struct tended *tended,
 static const struct custody_peer *find_older(const struct tended *tended,
                                              const struct tended_peer *peer)
 {
+    struct known_peers known = known_peers(tended->view, peer->setup->host, peer->setup->key);
     const struct custody_peer *older = NULL;
-    for (size_t i = 0; i < tended->view->peer_count; i++) {
-        const struct custody_peer *each = &tended->view->peers[i];
-        if (strcmp(each->host, peer->setup->host) == 0 &&
-            strcmp(each->key, peer->setup->key) == 0 && each->state != CUSTODY_PEER_RETIRED &&
-            each->moved_us != 0 && each->generation < peer->says.pre_active.generation &&
+    for (size_t i = 0; i < known.count; i++) {
+        const struct custody_peer *each = &known.first[i];
+        if (each->state != CUSTODY_PEER_RETIRED && each->moved_us != 0 &&
+            each->generation < peer->says.pre_active.generation &&
             (older == NULL || each->generation > older->generation))
             older = each;
     }

@@ -170,7 +170,7 @@ int drifts_tend(struct tended *tended, struct error *err)
     if (now == NULL)
         return error_set(why, ERROR_RESOURCE_EXHAUSTED, "out of memory for a comparison");
     int rc = -1;
-    if (tended_read(tended, why) == 0 && drifts_look(tended, now, why) == 0) {
+    if (tended_read_again(tended, why) == 0 && drifts_look(tended, now, why) == 0) {
         tended_set_drift(tended, (unsigned)now->count);
         rc = tell(tended, now, why);
     }
