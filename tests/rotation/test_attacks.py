@@ -77,6 +77,16 @@ def attack(world, path, text, kind):
     assert devices(world) == before
 
 
+def test_the_folder_is_deleted(world):
+    before, active = devices(world), world.turning.generation("ACTIVE").generation
+    with stopped(world.turning.applier.pid):
+        shutil.rmtree(folder(world))
+        wait_for(lambda: rejected(world, "withheld"), "a record that something is withheld", PATIENCE)
+        assert devices(world) == before
+    wait_for(lambda: (folder(world) / f"bundle-{active}").exists(), "the bundle put again", PATIENCE)
+    assert devices(world) == before
+
+
 def test_a_bundle_of_long_ago_takes_the_place_of_the_newest(world):
     before, active = devices(world), world.turning.generation("ACTIVE").generation
     words = f"{world.turning.name}/{KEY}/bundle-1: "
@@ -106,16 +116,6 @@ def test_a_bundle_of_another_place(world):
     note = (world.fleet.registry / world.other.name / KEY / f"bundle-{theirs}").read_text()
     above = folder(world) / f"bundle-{world.turning.generation('ACTIVE').generation + 2}"
     attack(world, above, note, "forged")
-
-
-def test_the_folder_is_deleted(world):
-    before, active = devices(world), world.turning.generation("ACTIVE").generation
-    with stopped(world.turning.applier.pid):
-        shutil.rmtree(folder(world))
-        wait_for(lambda: rejected(world, "withheld"), "a record that something is withheld", PATIENCE)
-        assert devices(world) == before
-    wait_for(lambda: (folder(world) / f"bundle-{active}").exists(), "the bundle put again", PATIENCE)
-    assert devices(world) == before
 
 
 def test_a_flood(world):
