@@ -12,8 +12,9 @@
 
 #include "psk.h"
 
-#define MOVED_TIMES    6 // that a move is told,
-#define MOVED_AGAIN_MS 8 // doubling from here
+#define LOOKS_MS       200 // that a pass reads notes for
+#define MOVED_TIMES    6   // that a move is told,
+#define MOVED_AGAIN_MS 8   // doubling from here
 #define BUSY_AGAIN_MS  1000
 #define HOT_MS         2000 // how long to look closely once asked whether we are ready,
 #define BACK_MS        1000 // and after the move: it may be rolled back, and packets wait for that
@@ -440,15 +441,25 @@ static int tend(struct tended *tended, struct tended_peer *peer, const char **yi
     return rc;
 }
 
+// Reading the notes of thousands takes its time, in which nobody would be answered: what a pass
+// does not get to is the next one's.
 int counterparts_tend(struct tended *tended, const char **yield, struct error *err)
 {
+    int64_t until = device_now_ms() + LOOKS_MS;
+    bool left = false;
     int rc = 0;
     *yield = NULL;
     for (size_t i = 0; i < tended->peer_count; i++) {
         struct error one;
+        if (tended->peers[i].look && device_now_ms() >= until) {
+            left = true;
+            continue;
+        }
         if (tend(tended, &tended->peers[i], yield, rc == 0 ? err : &one) != 0)
             rc = -1;
     }
+    if (left && rc == 0)
+        tended->due_ms = 0;
     return rc;
 }
 
