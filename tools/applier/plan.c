@@ -183,6 +183,9 @@ static const char *reason_to_retire(const struct plan_counterpart *in,
     const struct custody_peer *now = find(in, current);
     if (!in->says->has_active || in->says->active.generation < current || now == NULL)
         return NULL;
+    // This very plan moves to it: its grace begins then.
+    if (now->state != CUSTODY_PEER_MOVED)
+        return NULL;
     int64_t until = now->moved_us + in->grace_us;
     if (in->now_us >= until)
         return "replaced; the grace period is over";
