@@ -312,8 +312,9 @@ CUSTODY_API int custody_watch(struct custody *custody, uint64_t after, struct cu
 // called last. A call that was made in between may have read the watch's answer already: call
 // custody_watch_take once more before waiting. -1 once the connection is lost.
 CUSTODY_API int custody_fd(const struct custody *custody);
-// 1 when the watch was answered (then ask for views and watch again), 0 when not yet or none is
-// open, -1 when the connection is lost or custodyd refused to watch. Never blocks.
+// 1 when something has changed (then ask for views and watch again), 2 when the watch ended without
+// (then watch again), 0 when it is not answered yet or none is open, -1 when the connection is lost
+// or custodyd refused to watch. Never blocks.
 CUSTODY_API int custody_watch_take(struct custody *custody, struct custody_error *err);
 
 // How the open rotation ended. Durable on return; asking again what was done already is fine.

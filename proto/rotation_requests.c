@@ -8,6 +8,10 @@
 
 #include "custody.h"
 
+#define VIEW_PEERS_MAX 1000000 // no more are taken from a custodyd gone mad
+#define VIEW_ATTEMPTS  32      // to get all parts of a view before its state changes
+#define VIEW_CHANGED   2
+
 // ---- from the wire's messages to the caller's structs; false when a field does not fit ----
 
 static bool take_peer(struct custody_peer *out, const Custody__V1__Peer *peer)
@@ -44,6 +48,26 @@ static bool take_receive_key(struct custody_view *out, const ProtobufCBinaryData
     if (key->len == sizeof(out->receive_key))
         memcpy(out->receive_key, key->data, sizeof(out->receive_key));
     return key->len == 0 || key->len == sizeof(out->receive_key);
+}
+
+static bool is_after(const struct custody_peer *peer, const struct custody_peer *other)
+{
+    int order = strcmp(peer->host, other->host);
+    if (order == 0)
+        order = strcmp(peer->key, other->key);
+    return order > 0 || (order == 0 && peer->generation > other->generation);
+}
+
+// Each after the one before, for whoever looks one up.
+static bool take_peers(struct custody_view *out, const Custody__V1__KeyView *view)
+{
+    for (size_t i = 0; i < view->n_peers; i++) {
+        struct custody_peer *peer = &out->peers[out->peer_count];
+        if (!take_peer(peer, view->peers[i]) || (out->peer_count > 0 && !is_after(peer, peer - 1)))
+            return false;
+        out->peer_count++;
+    }
+    return true;
 }
 
 // A detail is for people: one that is too long is cut.
@@ -89,11 +113,9 @@ static void take_policy(struct custody_view *out, const Custody__V1__RotationPol
 
 static bool take_lists(struct custody_view *out, const Custody__V1__KeyView *view)
 {
-    bool sound = true;
+    bool sound = take_peers(out, view);
     for (size_t i = 0; i < view->n_generations && sound; i++)
         sound = client_key(&out->generations[out->generation_count++], view->generations[i]);
-    for (size_t i = 0; i < view->n_peers && sound; i++)
-        sound = take_peer(&out->peers[out->peer_count++], view->peers[i]);
     for (size_t i = 0; i < view->n_psks && sound; i++)
         sound = take_psk(&out->psks[out->psk_count++], view->psks[i]);
     for (size_t i = 0; i < view->n_steps && sound; i++)
@@ -140,24 +162,51 @@ static struct custody_view *new_view(const Custody__V1__KeyView *view)
 
 // ---- calls that are answered with a view ----
 
-// `*out` (may be NULL) becomes the view.
-static int call_for_view(struct custody *custody, Custody__V1__Request *request,
-                         struct custody_view **out, struct custody_error *err)
+// Asks for what comes after the peers that `view` has, and takes it. 1: there is more; 2: the state
+// is another by now; -1 with `err`.
+static int take_more(struct custody *custody, const char *key, uint64_t as_of,
+                     struct custody_view *view, struct custody_error *err)
 {
     struct error error;
     Custody__V1__Response *answer = NULL;
-    if (out != NULL)
-        *out = NULL;
-    if (client_call(custody, request, CUSTODY__V1__RESPONSE__BODY_KEY_VIEW, &answer, &error) < 0)
+    Custody__V1__GetView body = CUSTODY__V1__GET_VIEW__INIT;
+    Custody__V1__Request request = CUSTODY__V1__REQUEST__INIT;
+    body.key = client_string(key);
+    body.peers_from = view->peer_count;
+    body.as_of = as_of;
+    request.body_case = CUSTODY__V1__REQUEST__BODY_GET_VIEW;
+    request.get_view = &body;
+    if (client_call(custody, &request, CUSTODY__V1__RESPONSE__BODY_KEY_VIEW, &answer, &error) < 0)
+        return error.code == ERROR_ABORTED ? 2 : client_fail(&error, err);
+    const Custody__V1__KeyView *page = answer->key_view;
+    bool more = page->more_peers;
+    struct custody_peer *peers =
+        reallocarray(view->peers, view->peer_count + page->n_peers + 1, sizeof(*peers));
+    if (peers == NULL) {
+        client_free(answer);
+        error_set(&error, ERROR_RESOURCE_EXHAUSTED, "out of memory for the view of a key");
         return client_fail(&error, err);
-    if (out == NULL)
-        return client_finish(custody, answer, true, err);
+    }
+    view->peers = peers;
+    bool sound = page->as_of == as_of && (page->n_peers > 0 || !more) &&
+                 view->peer_count + page->n_peers <= VIEW_PEERS_MAX && take_peers(view, page);
+    return client_finish(custody, answer, sound, err) < 0 ? -1 : more;
+}
+
+// Turns an answer into the view, as far as it goes. The answer is freed.
+static int take_first(struct custody *custody, Custody__V1__Response *answer,
+                      struct custody_view **out, uint64_t *as_of, bool *more,
+                      struct custody_error *err)
+{
+    struct error error;
     struct custody_view *view = new_view(answer->key_view);
     if (view == NULL) {
         client_free(answer);
         error_set(&error, ERROR_RESOURCE_EXHAUSTED, "out of memory for the view of a key");
         return client_fail(&error, err);
     }
+    *as_of = answer->key_view->as_of;
+    *more = answer->key_view->more_peers;
     if (client_finish(custody, answer, take_view(view, answer->key_view), err) < 0) {
         custody_view_free(view);
         return -1;
@@ -166,15 +215,60 @@ static int call_for_view(struct custody *custody, Custody__V1__Request *request,
     return 0;
 }
 
+// `*out` (may be NULL) becomes the view. VIEW_CHANGED: the state changed between its parts.
+static int call_for_view(struct custody *custody, Custody__V1__Request *request,
+                         struct custody_view **out, struct custody_error *err)
+{
+    struct error error;
+    Custody__V1__Response *answer = NULL;
+    struct custody_view *view = NULL;
+    uint64_t as_of = 0;
+    bool more = false;
+    if (out != NULL)
+        *out = NULL;
+    if (client_call(custody, request, CUSTODY__V1__RESPONSE__BODY_KEY_VIEW, &answer, &error) < 0)
+        return client_fail(&error, err);
+    if (out == NULL)
+        return client_finish(custody, answer, true, err);
+    if (take_first(custody, answer, &view, &as_of, &more, err) < 0)
+        return -1;
+    int rc = more;
+    while (rc == 1)
+        rc = take_more(custody, view->key, as_of, view, err);
+    if (rc == 0) {
+        *out = view;
+        return 0;
+    }
+    custody_view_free(view);
+    return rc == 2 ? VIEW_CHANGED : -1;
+}
+
 int custody_get_view(struct custody *custody, const char *key, struct custody_view **out,
                      struct custody_error *err)
 {
-    Custody__V1__GetView body = CUSTODY__V1__GET_VIEW__INIT;
-    body.key = client_string(key);
-    Custody__V1__Request request = CUSTODY__V1__REQUEST__INIT;
-    request.body_case = CUSTODY__V1__REQUEST__BODY_GET_VIEW;
-    request.get_view = &body;
-    return call_for_view(custody, &request, out, err);
+    struct error error;
+    int rc = VIEW_CHANGED;
+    for (int i = 0; i < VIEW_ATTEMPTS && rc == VIEW_CHANGED; i++) {
+        Custody__V1__GetView body = CUSTODY__V1__GET_VIEW__INIT;
+        Custody__V1__Request request = CUSTODY__V1__REQUEST__INIT;
+        body.key = client_string(key);
+        request.body_case = CUSTODY__V1__REQUEST__BODY_GET_VIEW;
+        request.get_view = &body;
+        rc = call_for_view(custody, &request, out, err);
+    }
+    if (rc != VIEW_CHANGED)
+        return rc;
+    error_set(&error, ERROR_ABORTED,
+              "the state of key '%s' changes faster than its view can be read: try again", key);
+    return client_fail(&error, err);
+}
+
+// The same of a request that changes something, which is not made twice.
+static int call_and_view(struct custody *custody, Custody__V1__Request *request, const char *key,
+                         struct custody_view **out, struct custody_error *err)
+{
+    int rc = call_for_view(custody, request, out, err);
+    return rc == VIEW_CHANGED ? custody_get_view(custody, key, out, err) : rc;
 }
 
 int custody_end_rotation(struct custody *custody, const char *key, uint64_t generation,
@@ -203,7 +297,7 @@ int custody_key_rotate(struct custody *custody, const char *key, const char *tic
     Custody__V1__Request request = CUSTODY__V1__REQUEST__INIT;
     request.body_case = CUSTODY__V1__REQUEST__BODY_ROTATE_KEY;
     request.rotate_key = &body;
-    return call_for_view(custody, &request, out, err);
+    return call_and_view(custody, &request, key, out, err);
 }
 
 int custody_key_suspend(struct custody *custody, const char *key, const char *ticket,
@@ -215,7 +309,7 @@ int custody_key_suspend(struct custody *custody, const char *key, const char *ti
     Custody__V1__Request request = CUSTODY__V1__REQUEST__INIT;
     request.body_case = CUSTODY__V1__REQUEST__BODY_SUSPEND_KEY;
     request.suspend_key = &body;
-    return call_for_view(custody, &request, out, err);
+    return call_and_view(custody, &request, key, out, err);
 }
 
 int custody_key_resume(struct custody *custody, const char *key, const char *ticket,
@@ -227,7 +321,7 @@ int custody_key_resume(struct custody *custody, const char *key, const char *tic
     Custody__V1__Request request = CUSTODY__V1__REQUEST__INIT;
     request.body_case = CUSTODY__V1__REQUEST__BODY_RESUME_KEY;
     request.resume_key = &body;
-    return call_for_view(custody, &request, out, err);
+    return call_and_view(custody, &request, key, out, err);
 }
 
 int custody_key_revoke(struct custody *custody, const char *key, uint64_t generation,
@@ -240,7 +334,7 @@ int custody_key_revoke(struct custody *custody, const char *key, uint64_t genera
     Custody__V1__Request request = CUSTODY__V1__REQUEST__INIT;
     request.body_case = CUSTODY__V1__REQUEST__BODY_REVOKE_KEY;
     request.revoke_key = &body;
-    return call_for_view(custody, &request, out, err);
+    return call_and_view(custody, &request, key, out, err);
 }
 
 // ---- calls that are answered with a note, or with nothing ----

@@ -249,6 +249,11 @@ class Second(End):
         self.netns, self.interface, self.port, self.bits = end.netns, f"{end.interface}b", 51821, 32
 
 
+    def handshakes(self):
+        """How many of its peers it has had a handshake with."""
+        return sum(line.split()[-1] != "0" for line in self.wg("show", self.interface, "latest-handshakes").splitlines())
+
+
 class CustodyPair(Custody):
     """custody-applier's rotation by a second device on each end."""
 
@@ -267,6 +272,13 @@ class CustodyPair(Custody):
             self.pairs[end] = Second(end, self.dir)
             self.pairs[end].make_device(net.kernel)
         return Fleet(self.dir, net, interface_extra=f'  method = "{self.method}"', pairs=self.pairs)
+
+    def begin(self, net):
+        """As ever, and until the second tunnels are there: an initiation that came too early is repeated after 5 s."""
+        super().begin(net)
+        for client in net.clients:
+            wait_for(lambda: self.pairs[client].handshakes() > 0, f"a session of {self.pairs[client].interface}\n"
+                     f"{self.fleet.logs()}", PATIENCE, 0.05)
 
     def end(self):
         for pair in self.pairs.values():

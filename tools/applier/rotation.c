@@ -357,10 +357,12 @@ static int cut_over(struct attempt *attempt, struct error *err)
 {
     struct tended *tended = attempt->tended;
     struct error why;
-    if (cutover_ask_ready(&attempt->cutover, READY_MS, err) != 0 ||
-        take_secrets_again(attempt, err) != 0 || take_pair(attempt, err) != 0)
+    if (take_pair(attempt, err) != 0)
         return -1;
-    if (release(tended, attempt->cutover.generation, CUSTODY_REASON_ROTATION, &attempt->released,
+    // Last: they look closely for a moment only.
+    if (cutover_ask_ready(&attempt->cutover, READY_MS, err) != 0 ||
+        take_secrets_again(attempt, err) != 0 ||
+        release(tended, attempt->cutover.generation, CUSTODY_REASON_ROTATION, &attempt->released,
                 err) != 0) {
         paired_return(tended);
         return -1;

@@ -70,6 +70,7 @@ static int make_peer(struct tended_peer *peer, const struct setup_peer *setup, s
 {
     peer->setup = setup;
     peer->look = true;
+    snprintf(peer->folder, sizeof peer->folder, "%s/%s", setup->host, setup->key);
     peer->counterpart = counterpart_new(setup->host, setup->key);
     peer->acknowledgements = acknowledgements_new(setup->host, setup->key);
     peer->psk.reader = psk_notes_new(setup->host, setup->key);
@@ -79,20 +80,29 @@ static int make_peer(struct tended_peer *peer, const struct setup_peer *setup, s
     return 0;
 }
 
+static int compare_peers(const void *a, const void *b)
+{
+    return strcmp((*(struct tended_peer *const *)a)->folder,
+                  (*(struct tended_peer *const *)b)->folder);
+}
+
 struct tended *tended_new(struct tended_world *world, const struct setup_interface *setup,
                           struct error *err)
 {
     struct tended *tended = calloc(1, sizeof *tended);
     struct tended_peer *peers = calloc(setup->peer_count + 1, sizeof *peers);
-    if (tended == NULL || peers == NULL) {
+    struct tended_peer **by_folder = calloc(setup->peer_count + 1, sizeof(struct tended_peer *));
+    if (tended == NULL || peers == NULL || by_folder == NULL) {
         free(tended);
         free(peers);
+        free(by_folder);
         error_set(err, ERROR_RESOURCE_EXHAUSTED, "out of memory for interface '%s'", setup->name);
         return NULL;
     }
     tended->world = world;
     tended->setup = setup;
     tended->peers = peers;
+    tended->by_folder = by_folder;
     tended->follow_ms = INT64_MAX;
     tended->dirty = true;
     for (size_t i = 0; i < setup->peer_count; i++) {
@@ -101,7 +111,9 @@ struct tended *tended_new(struct tended_world *world, const struct setup_interfa
             tended_free(tended);
             return NULL;
         }
+        by_folder[i] = &peers[i];
     }
+    qsort(by_folder, tended->peer_count, sizeof(struct tended_peer *), compare_peers);
     return tended;
 }
 
@@ -136,6 +148,7 @@ void tended_free(struct tended *tended)
         sodium_memzero(tended->peers[i].secret, sizeof tended->peers[i].secret);
     }
     custody_view_free(tended->view);
+    free(tended->by_folder);
     free(tended->peers);
     free(tended);
 }
@@ -237,7 +250,14 @@ int tended_read(struct tended *tended, struct error *err)
     device_view_free(tended->there);
     tended->there = view;
     tended->read_ms = device_now_ms();
+    tended->read_sent = device_messages(tended->device).sent;
     return 0;
+}
+
+int tended_read_again(struct tended *tended, struct error *err)
+{
+    bool same = tended->there != NULL && device_messages(tended->device).sent == tended->read_sent;
+    return same ? 0 : tended_read(tended, err);
 }
 
 int tended_ask(struct tended *tended, struct error *err)
@@ -250,6 +270,7 @@ int tended_ask(struct tended *tended, struct error *err)
         return tended_from_library(tended, &theirs, "asking for its state", err);
     custody_view_free(tended->view);
     tended->view = view;
+    tended->view_old = false;
     return 0;
 }
 
@@ -324,14 +345,15 @@ static int pass(struct tended *tended, struct error *err)
 {
     const char *yield = NULL;
     struct error notes = {.code = ERROR_OK}, preshared = {.code = ERROR_OK};
-    if (tended_ask(tended, err) != 0 && tended->view == NULL)
+    if ((tended->view_old || tended->view == NULL) && tended_ask(tended, err) != 0 &&
+        tended->view == NULL)
         return -1;
     if (tended_read(tended, err) != 0 || tend_own_key(tended, err) != 0)
         return -1;
     if (tended->world->registry == NULL || tended->dirty)
         return 0;
     int published = own_notes_tend(tended, &notes);
-    if (tended_read(tended, err) != 0)
+    if (tended_read_again(tended, err) != 0)
         return -1;
     int others = counterparts_tend(tended, &yield, err);
     if (tended->dirty)
@@ -356,6 +378,7 @@ void tended_pass(struct tended *tended)
 {
     struct error err = {.code = ERROR_OK};
     tended->due_ms = device_now_ms() + LOOK_MS;
+    tended->view_old |= tended->dirty;
     tended->dirty = false;
     if (!tended->present)
         return;
@@ -366,6 +389,7 @@ void tended_pass(struct tended *tended)
         tended->failures = 0;
         tended->last.message[0] = '\0';
     } else {
+        tended->view_old = true;
         tended_say(tended, &err);
         int64_t due =
             device_now_ms() + retry_wait_ms(false, ++tended->failures, randombytes_random());
@@ -422,17 +446,22 @@ void tended_datagrams(struct tended *tended)
         counterparts_datagram(tended, pair_moves(tended->pair), &move, &from);
 }
 
+static int compare_folder(const void *folder, const void *peer)
+{
+    return strcmp(folder, (*(struct tended_peer *const *)peer)->folder);
+}
+
 void tended_changed(struct tended *tended, const char *folder)
 {
-    char theirs[REGISTRY_PATH_MAX + 1];
-    tended->dirty = true; // our own notes may be what changed
-    for (size_t i = 0; i < tended->peer_count; i++) {
-        struct tended_peer *peer = &tended->peers[i];
-        if (folder != NULL)
-            registry_folder(theirs, peer->setup->host, peer->setup->key);
-        if (folder == NULL || strcmp(theirs, folder) == 0)
-            peer->look = true;
-    }
+    tended->due_ms = 0; // our own notes may be what changed
+    for (size_t i = 0; folder == NULL && i < tended->peer_count; i++)
+        tended->peers[i].look = true;
+    struct tended_peer **peer = folder == NULL
+                                    ? NULL
+                                    : bsearch(folder, tended->by_folder, tended->peer_count,
+                                              sizeof(struct tended_peer *), compare_folder);
+    if (peer != NULL)
+        (*peer)->look = true;
 }
 
 // ---- for metrics ----

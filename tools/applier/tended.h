@@ -59,6 +59,7 @@ struct tended_psk {
 // A counterpart.
 struct tended_peer {
     const struct setup_peer *setup;
+    char folder[HOST_MAX + 1 + KEY_MAX + 1]; // of the registry: "HOST/KEY"
     struct counterpart *counterpart;
     struct acknowledgements *acknowledgements;
     struct counterpart_says says;
@@ -131,10 +132,13 @@ struct tended {
     int64_t settle_ms; // when keepalives go back to what is configured; 0 = they are
     struct tended_peer *peers;
     size_t peer_count;
+    struct tended_peer **by_folder; // the same, ordered by the registry's folder of each
     // When to look again.
-    bool dirty;
+    bool dirty;    // at once, and the log may say something else
+    bool view_old; // the log does, or may
     int64_t due_ms, follow_ms, hot_until_ms;
     unsigned failures;
+    uint64_t read_sent;         // messages sent to the device when it had been read last
     int64_t read_ms, passed_ms; // when the device was read last, and a pass made; 0 = never
     struct tended_counts counts;
     struct error last; // said last, so as not to say it again
@@ -173,6 +177,8 @@ void tended_tell(const struct tended *tended, const char *format, ...)
 int64_t tended_now_us(void); // of the wall clock
 // Reads the device into `there`.
 int tended_read(struct tended *tended, struct error *err);
+// The same, where this process asked the device for anything since it was read.
+int tended_read_again(struct tended *tended, struct error *err);
 // Asks custodyd for the view.
 int tended_ask(struct tended *tended, struct error *err);
 // The library's error as ours.
