@@ -3,6 +3,7 @@
 
 import pathlib
 import re
+import signal
 import sys
 
 import pytest
@@ -115,6 +116,22 @@ def test_a_revoked_key_is_dropped_and_replaced(fleet, client, server):
     assert client.end.public_key() == client.public_key() != before
     assert before not in server.end.wg("show", server.end.interface, "peers").split()
     assert answers(fleet)
+
+
+def test_a_late_counterpart_converges_and_keeps_the_old_key_for_its_grace(fleet, client, server):
+    before = client.public_key()
+    client.config.write_text(client.config.read_text().replace("    allowed-ips", '    required = "no"\n    allowed-ips'))
+    client.applier.send_signal(signal.SIGHUP)
+    wait_for(lambda: "was read anew" in client.applier_log.read_text(), "the configuration", PATIENCE, 0.05)
+    fleet.net.block(fleet.net.clients[0])
+    done = client.stack.ctl("key", "rotate", KEY, "--wait", timeout=PATIENCE)
+    assert done.returncode == 0 and "confirmed by: nobody that said so" in done.stdout
+    fleet.net.unblock(fleet.net.clients[0])
+    prefix = fleet.net.inner_prefix(client.end)
+    wait_for(lambda: server.has_peer(client.public_key(), prefix), "the counterpart's move", PATIENCE, 0.05)
+    assert answers(fleet)
+    assert before in server.end.wg("show", server.end.interface, "peers").split()
+    assert "retired" not in server.applier_log.read_text()
 
 
 def test_the_page_names_alerts_that_there_are():

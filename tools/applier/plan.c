@@ -173,6 +173,9 @@ static const char *reason_to_retire(const struct plan_counterpart *in, struct kn
     if (!in->says->has_active || in->says->active.generation < current || now == NULL ||
         now->moved_us == 0)
         return NULL;
+    // This very plan moves to it: its grace begins then.
+    if (now->state != CUSTODY_PEER_MOVED)
+        return NULL;
     int64_t until = now->moved_us + in->grace_us;
     if (in->now_us >= until)
         return "replaced; the grace period is over";
