@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -305,6 +306,58 @@ static int check_grant(cfg_t *parent, cfg_opt_t *option)
     return -1;
 }
 
+// ---- hooks ----
+
+static int check_patience(cfg_t *section, cfg_opt_t *option)
+{
+    return check_number(section, option, 1, 300);
+}
+
+static int check_command(cfg_t *section, cfg_opt_t *option)
+{
+    if (note_list(section, option) != 0)
+        return -1;
+    if (cfg_opt_size(option) == 0 || cfg_opt_getnstr(option, 0)[0] == '/')
+        return 0;
+    cfg_error(section, "'command' begins with '%s': it must be a program's absolute path",
+              cfg_opt_getnstr(option, 0));
+    return -1;
+}
+
+static int check_events(cfg_t *section, cfg_opt_t *option)
+{
+    if (note_list(section, option) != 0)
+        return -1;
+    for (unsigned i = 0; i < cfg_opt_size(option); i++) {
+        if (record_event_from_name(cfg_opt_getnstr(option, i)) == RECORD_NONE) {
+            cfg_error(section, "'%s' is no event of the log: custody-log(5) lists them",
+                      cfg_opt_getnstr(option, i));
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static int check_user(cfg_t *section, cfg_opt_t *option)
+{
+    if (note_seen(section, cfg_opt_name(option)) != 0)
+        return -1;
+    if (getpwnam(cfg_opt_getnstr(option, 0)) != NULL)
+        return 0;
+    cfg_error(section, "user '%s' is not known on this host", cfg_opt_getnstr(option, 0));
+    return -1;
+}
+
+static int check_hook(cfg_t *parent, cfg_opt_t *option)
+{
+    cfg_t *section = cfg_opt_getnsec(option, cfg_opt_size(option) - 1);
+    (void)parent;
+    if (check_title(section) != 0 ||
+        require(section, "command", "the program to run, and its arguments") != 0)
+        return -1;
+    return require(section, "events", "the log's events to run it for");
+}
+
 // ---- a key's times ----
 
 #define DAY_S 86400L
@@ -352,6 +405,11 @@ static int check_lifetime(cfg_t *section, cfg_opt_t *option)
 static int check_window(cfg_t *section, cfg_opt_t *option)
 {
     return check_number(section, option, 1, 3600);
+}
+
+static int check_psk_lifetime(cfg_t *section, cfg_opt_t *option)
+{
+    return check_number(section, option, 0, 10L * 366 * DAY_S);
 }
 
 static int check_jitter(cfg_t *section, cfg_opt_t *option)
@@ -416,6 +474,11 @@ static int check_key(cfg_t *parent, cfg_opt_t *option)
     (void)parent;
     if (check_title(section) != 0)
         return -1;
+    if (name_is_reserved(cfg_title(section))) {
+        cfg_error(section, "key '%s': names that begin with '_' are custody's own",
+                  cfg_title(section));
+        return -1;
+    }
     return check_times(section);
 }
 
@@ -471,6 +534,19 @@ static cfg_t *make_parser(void)
         CFG_INT("segment-age", 30 * 86400, CFGF_NONE),
         CFG_END(),
     };
+    cfg_opt_t metrics_options[] = {
+        CFG_STR("socket", NULL, CFGF_NONE),
+        CFG_STR("textfile", NULL, CFGF_NONE),
+        CFG_INT("interval", 15, CFGF_NONE),
+        CFG_END(),
+    };
+    cfg_opt_t hook_options[] = {
+        CFG_STR_LIST("command", NULL, CFGF_NONE),
+        CFG_STR_LIST("events", NULL, CFGF_NONE),
+        CFG_STR("user", NULL, CFGF_NONE),
+        CFG_INT("timeout", 10, CFGF_NONE),
+        CFG_END(),
+    };
     cfg_opt_t principal_options[] = {PRINCIPAL_OPTIONS, CFG_END()};
     cfg_opt_t grant_options[] = {
         PRINCIPAL_OPTIONS,
@@ -499,6 +575,8 @@ static cfg_t *make_parser(void)
         CFG_SEC("keeper", keeper_options, CFGF_NONE),
         CFG_SEC("limits", limit_options, CFGF_NONE),
         CFG_SEC("log", log_options, CFGF_NONE),
+        CFG_SEC("metrics", metrics_options, CFGF_NONE),
+        CFG_SEC("hook", hook_options, TITLED),
         CFG_SEC("operator", principal_options, TITLED),
         CFG_SEC("auditor", principal_options, TITLED),
         CFG_SEC("key", key_options, TITLED),
@@ -538,6 +616,15 @@ static void set_checks(cfg_t *cfg)
         {"log", check_once},
         {"log|segment-size", check_segment_size},
         {"log|segment-age", check_seconds},
+        {"metrics", check_once},
+        {"metrics|socket", check_path},
+        {"metrics|textfile", check_path},
+        {"metrics|interval", check_lease},
+        {"hook", check_hook},
+        {"hook|command", check_command},
+        {"hook|events", check_events},
+        {"hook|user", check_user},
+        {"hook|timeout", check_patience},
         {"operator", check_principal},
         {"operator|uid", check_id},
         {"operator|gid", check_id},
@@ -553,7 +640,7 @@ static void set_checks(cfg_t *cfg)
         {"key|grace", check_seconds},
         {"key|window", check_window},
         {"key|jitter", check_jitter},
-        {"key|psk-lifetime", check_seconds},
+        {"key|psk-lifetime", check_psk_lifetime},
         {"key|grant", check_grant},
         {"key|grant|uid", check_id},
         {"key|grant|gid", check_id},
@@ -622,10 +709,43 @@ static char *copy_string(const char *text, bool *failed)
     return copy;
 }
 
+static int copy_hook(struct config_hook *hook, cfg_t *section)
+{
+    bool failed = false;
+    unsigned count = cfg_size(section, "command");
+    snprintf(hook->name, sizeof(hook->name), "%s", cfg_title(section));
+    hook->timeout_s = (uint32_t)cfg_getint(section, "timeout");
+    hook->user = copy_string(cfg_getstr(section, "user"), &failed);
+    const struct passwd *passwd = hook->user != NULL ? getpwnam(hook->user) : NULL;
+    if (passwd != NULL) {
+        hook->uid = passwd->pw_uid;
+        hook->gid = passwd->pw_gid;
+    }
+    for (unsigned i = 0; i < cfg_size(section, "events"); i++)
+        hook->events[record_event_from_name(cfg_getnstr(section, "events", i))] = true;
+    hook->command = calloc(count + 1, sizeof(char *));
+    for (unsigned i = 0; i < count && hook->command != NULL; i++)
+        hook->command[i] = copy_string(cfg_getnstr(section, "command", i), &failed);
+    return failed || hook->command == NULL || (hook->user != NULL && passwd == NULL) ? -1 : 0;
+}
+
+static int copy_hooks(struct config *config, cfg_t *cfg)
+{
+    size_t count = cfg_size(cfg, "hook");
+    config->hooks = calloc(count + 1, sizeof(*config->hooks));
+    for (size_t i = 0; i < count && config->hooks != NULL; i++) {
+        config->hook_count = i + 1; // what config_free has to look at, even when this one fails
+        if (copy_hook(&config->hooks[i], cfg_getnsec(cfg, "hook", (unsigned)i)) != 0)
+            return -1;
+    }
+    return config->hooks != NULL ? 0 : -1;
+}
+
 static int copy_daemon(struct config *config, cfg_t *cfg)
 {
     cfg_t *socket = cfg_getsec(cfg, "socket"), *keeper = cfg_getsec(cfg, "keeper"),
-          *limits = cfg_getsec(cfg, "limits"), *log = cfg_getsec(cfg, "log");
+          *limits = cfg_getsec(cfg, "limits"), *log = cfg_getsec(cfg, "log"),
+          *metrics = cfg_getsec(cfg, "metrics");
     bool failed = false;
     snprintf(config->host, sizeof(config->host), "%s", cfg_getstr(cfg, "host"));
     config->audit_dir = copy_string(cfg_getstr(cfg, "audit-dir"), &failed);
@@ -647,6 +767,9 @@ static int copy_daemon(struct config *config, cfg_t *cfg)
     config->limits.idle_s = (uint32_t)cfg_getint(limits, "idle");
     config->log.segment_size = (uint64_t)cfg_getint(log, "segment-size");
     config->log.segment_age_s = (uint32_t)cfg_getint(log, "segment-age");
+    config->metrics.socket = copy_string(cfg_getstr(metrics, "socket"), &failed);
+    config->metrics.textfile = copy_string(cfg_getstr(metrics, "textfile"), &failed);
+    config->metrics.interval_s = (uint32_t)cfg_getint(metrics, "interval");
     return failed ? -1 : 0;
 }
 
@@ -655,7 +778,7 @@ static int copy_config(struct config *config, cfg_t *cfg, struct error *err)
     size_t count = cfg_size(cfg, "key");
     config->keys = calloc(count + 1, sizeof(*config->keys));
     bool failed =
-        config->keys == NULL || copy_daemon(config, cfg) != 0 ||
+        config->keys == NULL || copy_daemon(config, cfg) != 0 || copy_hooks(config, cfg) != 0 ||
         copy_principals(&config->operators, &config->operator_count, cfg, "operator") != 0 ||
         copy_principals(&config->auditors, &config->auditor_count, cfg, "auditor") != 0;
     for (size_t i = 0; i < count && !failed; i++) {
@@ -774,6 +897,14 @@ cleanup:
     return config;
 }
 
+static void free_hook(struct config_hook *hook)
+{
+    for (size_t i = 0; hook->command != NULL && hook->command[i] != NULL; i++)
+        free(hook->command[i]);
+    free(hook->command);
+    free(hook->user);
+}
+
 void config_free(struct config *config)
 {
     if (config == NULL)
@@ -781,6 +912,11 @@ void config_free(struct config *config)
     for (size_t i = 0; i < config->key_count; i++)
         free(config->keys[i].grants);
     free(config->keys);
+    for (size_t i = 0; i < config->hook_count; i++)
+        free_hook(&config->hooks[i]);
+    free(config->hooks);
+    free(config->metrics.socket);
+    free(config->metrics.textfile);
     free(config->operators);
     free(config->auditors);
     free(config->audit_dir);
@@ -825,8 +961,10 @@ void config_take_policy(struct config *config, struct config *fresh)
     config->audit_dir = old.audit_dir;
     config->socket = old.socket;
     config->keeper = old.keeper;
+    config->metrics = old.metrics;
     old.audit_dir = fresh->audit_dir;
     old.socket = fresh->socket;
     old.keeper = fresh->keeper;
+    old.metrics = fresh->metrics;
     *fresh = old;
 }

@@ -52,6 +52,17 @@ struct config_key {
     size_t grant_count;
 };
 
+// A program that is run for each record of these events.
+struct config_hook {
+    char name[CONFIG_TITLE_MAX + 1];
+    char **command; // its arguments, the first an absolute path; NULL at the end
+    bool events[RECORD_EVENTS];
+    char *user; // it runs as; NULL: as the daemon itself
+    uid_t uid;  // of `user`
+    gid_t gid;
+    uint32_t timeout_s;
+};
+
 struct config {
     char host[HOST_MAX + 1];
     char *audit_dir;
@@ -86,6 +97,13 @@ struct config {
     size_t operator_count;
     struct config_principal *auditors;
     size_t auditor_count;
+    struct {
+        char *socket;   // answers GET /metrics; NULL: none
+        char *textfile; // for node_exporter; NULL: none
+        uint32_t interval_s;
+    } metrics;
+    struct config_hook *hooks;
+    size_t hook_count;
     struct config_key *keys;
     size_t key_count;
     char sha256[65]; // of the file, lower-case hex
@@ -96,9 +114,9 @@ struct config {
 struct config *config_read(const char *path, struct error *err);
 void config_free(struct config *config);
 
-// Moves what may change while the daemon runs (keys, operators, auditors, limits, log, lease, and
-// the digest) from `fresh` into `config`; `fresh` is left with what `config` had of these, to be
-// freed.
+// Moves what may change while the daemon runs (keys, operators, auditors, hooks, limits, log,
+// lease, and the digest) from `fresh` into `config`; `fresh` is left with what `config` had of
+// these, to be freed.
 void config_take_policy(struct config *config, struct config *fresh);
 
 // What is allowed, but can hardly be meant: a key that has a lifetime and no grant for ROTATION.

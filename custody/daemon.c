@@ -90,6 +90,12 @@ static void on_keeper_lost(void *context, const struct error *why)
     stop_if_done(daemon);
 }
 
+static void on_keeper_answered(void *context, enum keeper_op op, double seconds, bool ok)
+{
+    struct daemon *daemon = context;
+    metrics_answered(daemon->metrics, op, seconds, ok);
+}
+
 static void on_status(void *context, const struct keeper_reply *reply)
 {
     struct daemon *daemon = context;
@@ -118,6 +124,8 @@ static void on_committed(void *context, const struct record *record)
     steps_note(daemon->steps, record);
     watches_note(daemon->watches, record);
     rotation_timer_note(daemon->rotation_timer, record);
+    metrics_note(daemon->metrics, record);
+    hooks_note(daemon->hooks, record);
 }
 
 static struct log_limits log_limits(const struct config *config)
@@ -222,18 +230,21 @@ static void on_reload(evutil_socket_t fd, short what, void *context)
     if (daemon->phase == DAEMON_SEALED && keeper_link_ready(daemon->link))
         loss_look_again(daemon->loss); // the files may be back
     struct config *config = config_read(daemon->config_path, &err);
-    if (config == NULL) {
+    if (config == NULL || hooks_check(config, &err) != 0) {
         say(LOG_ERR, "the configuration stays as it was: %s", err.message);
+        config_free(config);
         return;
     }
     if (strcmp(config->host, daemon->config->host) != 0 ||
         strcmp(config->audit_dir, daemon->config->audit_dir) != 0)
-        say(LOG_WARNING, "host, audit-dir, socket and keeper take effect at the next start only");
+        say(LOG_WARNING,
+            "host, audit-dir, socket, keeper and metrics take effect at the next start only");
     // What cannot change while the daemon runs stays: the running parts point into it.
     struct config *old = daemon->config;
     config_take_policy(old, config);
     config_free(config);
     listener_configure(daemon->listener, old);
+    hooks_configure(daemon->hooks);
     struct log_limits limits = log_limits(old);
     log_set_limits(daemon->log, &limits);
     memcpy(record.policy_sha256, old->sha256, sizeof(record.policy_sha256));
@@ -278,7 +289,8 @@ static void on_child(evutil_socket_t fd, short what, void *context)
     (void)fd;
     (void)what;
     while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
-        keeper_link_reaped(daemon->link, pid, status);
+        if (!hooks_reaped(daemon->hooks, pid, status))
+            keeper_link_reaped(daemon->link, pid, status);
 }
 
 // ---- life ----
@@ -357,7 +369,11 @@ static int open_log(struct daemon *daemon, struct error *err)
 static int make_log_and_keeper(struct daemon *daemon, struct error *err)
 {
     struct keeper_link_handlers keeper = {
-        .ready = on_keeper_ready, .lost = on_keeper_lost, .context = daemon};
+        .ready = on_keeper_ready,
+        .lost = on_keeper_lost,
+        .answered = on_keeper_answered,
+        .context = daemon,
+    };
     struct commit_handlers commit = {.closed = on_commit_closed,
                                      .committed = on_committed,
                                      .idle = on_commit_idle,
@@ -403,7 +419,13 @@ static int make_service(struct daemon *daemon, struct error *err)
     if (daemon->rotation_timer == NULL)
         return -1;
     daemon->listener = listener_new(daemon->base, daemon->config, &handlers, err);
-    return daemon->listener != NULL ? 0 : -1;
+    if (daemon->listener == NULL)
+        return -1;
+    daemon->hooks = hooks_new(daemon, err);
+    if (daemon->hooks == NULL)
+        return -1;
+    daemon->metrics = metrics_new(daemon, err);
+    return daemon->metrics != NULL ? 0 : -1;
 }
 
 struct daemon *daemon_new(const char *config_path, struct error *err)
@@ -483,6 +505,8 @@ void daemon_free(struct daemon *daemon)
         commit_free(daemon->commit);
     daemon->commit = NULL;
     keeper_link_free(daemon->link);
+    metrics_free(daemon->metrics);
+    hooks_free(daemon->hooks);
     watches_free(daemon->watches);
     listener_free(daemon->listener);
     opening_free(daemon->opening);

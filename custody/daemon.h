@@ -13,11 +13,13 @@
 #include "config.h"
 #include "denials.h"
 #include "disk.h"
+#include "hooks.h"
 #include "keeper_link.h"
 #include "leases.h"
 #include "listener.h"
 #include "log.h"
 #include "loss.h"
+#include "metrics.h"
 #include "opening.h"
 #include "policy.h"
 #include "projection.h"
@@ -56,6 +58,8 @@ struct daemon {
     struct steps *steps;     // of rotations
     struct watches *watches; // that clients have open
     struct listener *listener;
+    struct hooks *hooks;
+    struct metrics *metrics;
     enum daemon_phase phase;
     enum error_code phase_code;            // of why it is not READY
     char phase_message[ERROR_MESSAGE_MAX]; // why

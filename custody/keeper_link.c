@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "say.h"
@@ -25,6 +26,7 @@ struct waiter {
     enum keeper_op op;
     keeper_reply_fn *answer;
     void *context;
+    struct timespec asked; // of the monotonic clock
     STAILQ_ENTRY(waiter) link;
 };
 
@@ -138,6 +140,7 @@ static int ask(struct keeper_link *link, struct keeper_request *request, enum ke
         return error_set(err, ERROR_RESOURCE_EXHAUSTED,
                          "out of memory for a request to the keeper");
     *waiter = (struct waiter){.op = op, .answer = answer, .context = context};
+    clock_gettime(CLOCK_MONOTONIC, &waiter->asked);
     fill_header(request, op, ++link->next_id);
     if (send_request(link, request, err) != 0) {
         free(waiter);
@@ -172,6 +175,17 @@ int keeper_link_send_entry(struct keeper_link *link, struct keeper_request *requ
 
 // ---- receiving ----
 
+static void tell_answered(const struct keeper_link *link, const struct waiter *waiter, bool ok)
+{
+    struct timespec now;
+    if (link->handlers.answered == NULL)
+        return;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    double seconds = (double)(now.tv_sec - waiter->asked.tv_sec) +
+                     (double)(now.tv_nsec - waiter->asked.tv_nsec) / 1e9;
+    link->handlers.answered(link->handlers.context, waiter->op, seconds, ok);
+}
+
 static int deliver(struct keeper_link *link, const struct keeper_reply *reply, struct error *err)
 {
     struct waiter *waiter = STAILQ_FIRST(&link->waiters);
@@ -184,6 +198,7 @@ static int deliver(struct keeper_link *link, const struct keeper_reply *reply, s
     void *context = waiter->context;
     if (!entry) {
         STAILQ_REMOVE_HEAD(&link->waiters, link);
+        tell_answered(link, waiter, reply->error.code == ERROR_OK);
         free(waiter);
     }
     run_deadline(link);
@@ -245,6 +260,7 @@ static void fail_waiters(struct keeper_link *link)
     while (!STAILQ_EMPTY(&link->waiters)) {
         struct waiter *waiter = STAILQ_FIRST(&link->waiters);
         STAILQ_REMOVE_HEAD(&link->waiters, link);
+        tell_answered(link, waiter, false);
         if (waiter->answer != NULL)
             waiter->answer(waiter->context, NULL);
         free(waiter);

@@ -19,6 +19,9 @@ struct keeper_link_handlers {
     void (*ready)(void *context, const struct keeper_status *status);
     // It is gone: exited, hung beyond its time, or it spoke nonsense. It is being brought back.
     void (*lost)(void *context, const struct error *why);
+    // A question that was asked is answered, or (`ok` false) failed or will not be: after
+    // `seconds`, in which it waited for those before it, too. May be NULL.
+    void (*answered)(void *context, enum keeper_op op, double seconds, bool ok);
     void *context;
 };
 

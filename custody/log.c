@@ -142,6 +142,11 @@ void log_take(struct log *log, struct log_view *view)
 
 // ---- the tree ----
 
+uint64_t log_segment_bytes(const struct log *log)
+{
+    return log->bytes;
+}
+
 uint64_t log_size(const struct log *log)
 {
     return tree_size(log->tree);

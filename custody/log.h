@@ -62,6 +62,7 @@ void log_view_clear(struct log_view *view);
 void log_take(struct log *log, struct log_view *view);
 
 uint64_t log_size(const struct log *log);           // leaves signed
+uint64_t log_segment_bytes(const struct log *log);  // in the segment that is appended to
 struct merkle_hash log_root(const struct log *log); // of those
 struct merkle_edge log_edge(const struct log *log); // of those
 

@@ -186,6 +186,8 @@ void rotation_rotate(struct call *call, const Custody__V1__RotateKey *request)
     call->record.reason = REASON_OPERATOR;
     if (call_take_key(call, request->key, &err) == NULL ||
         call_take_ticket(call, request->ticket, &err) != 0 ||
+        call_copy_text(call->record.detail, sizeof(call->record.detail), request->reason, "reason",
+                       &err) != 0 ||
         rotation_begin(call->daemon, &call->record, on_begun, call, &err) != 0)
         call_fail(call, &err);
 }

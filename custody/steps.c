@@ -72,18 +72,33 @@ static bool is_step(enum record_event event)
     }
 }
 
+// A revocation begins what the rotation to its replacement goes on with: a counterpart may have
+// dropped the key before that.
+static bool begins(const struct list *list, enum record_event event)
+{
+    if (event == RECORD_KEY_REVOKED)
+        return true;
+    if (event != RECORD_ROTATION_STARTED)
+        return false;
+    bool revoked = list->count > 0 && list->items[list->first].event == RECORD_KEY_REVOKED;
+    for (size_t i = 0; revoked && i < list->count; i++)
+        revoked = list->items[(list->first + i) % STEPS_MAX].event != RECORD_ROTATION_STARTED;
+    return !revoked;
+}
+
 // A key that never rotated has no list; where there is no memory for one, nobody sees its steps.
 static struct list *list_for(struct steps *steps, const struct record *record)
 {
     struct list *list = find(steps, record->key);
-    if (list == NULL && record->event == RECORD_ROTATION_STARTED) {
+    if (list == NULL &&
+        (record->event == RECORD_ROTATION_STARTED || record->event == RECORD_KEY_REVOKED)) {
         list = calloc(1, sizeof(*list));
         if (list == NULL)
             return NULL;
         memcpy(list->key, record->key, sizeof(list->key));
         SLIST_INSERT_HEAD(&steps->lists, list, link);
     }
-    if (list != NULL && record->event == RECORD_ROTATION_STARTED)
+    if (list != NULL && begins(list, record->event))
         list->count = 0;
     return list;
 }
@@ -103,7 +118,8 @@ static void copy_detail(char out[STEPS_DETAIL_MAX + 1], const char *detail)
 
 void steps_note(struct steps *steps, const struct record *record)
 {
-    struct list *list = is_step(record->event) ? list_for(steps, record) : NULL;
+    bool counts = is_step(record->event) && record->purpose != PURPOSE_PRESHARED;
+    struct list *list = counts ? list_for(steps, record) : NULL;
     if (list == NULL)
         return;
     if (list->count == STEPS_MAX) {

@@ -30,7 +30,8 @@ struct step {
 struct steps *steps_new(void);
 void steps_free(struct steps *steps);
 
-// Takes in a record that was committed; rotation.started begins anew.
+// Takes in a record that was committed; rotation.started begins anew, and so does key.revoked,
+// whose replacement's rotation goes on with it.
 void steps_note(struct steps *steps, const struct record *record);
 // How many there are of a key, and the one at `i`, oldest first.
 size_t steps_count(const struct steps *steps, const char *key);

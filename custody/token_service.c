@@ -220,8 +220,7 @@ static uint64_t head_size(const struct daemon *daemon)
     return head.size;
 }
 
-// Records that are signed and that the head in the token does not cover.
-static uint64_t head_lag(const struct daemon *daemon)
+uint64_t token_service_head_lag(const struct daemon *daemon)
 {
     uint64_t size = log_size(daemon->log), head = head_size(daemon);
     return daemon->phase == DAEMON_READY && size > head ? size - head : 0;
@@ -266,7 +265,7 @@ void token_service_status(struct call *call)
     status.keys = live_keys(daemon->state);
     status.started_us = daemon->started_us;
     status.head_size = head_size(daemon);
-    status.head_lag = head_lag(daemon);
+    status.head_lag = token_service_head_lag(daemon);
     status.head_interval_ms = daemon->keeper.head_interval_ms;
     status.restore_unnoticed = daemon->keeper.restore == KEEPER_RESTORE_UNNOTICED;
     status.sealed = daemon->phase == DAEMON_SEALED;

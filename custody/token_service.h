@@ -8,5 +8,7 @@
 void token_service_init(struct call *call);
 void token_service_probe(struct call *call);
 void token_service_status(struct call *call);
+// Records that are signed and that the head in the token does not cover.
+uint64_t token_service_head_lag(const struct daemon *daemon);
 
 #endif

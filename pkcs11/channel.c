@@ -103,6 +103,11 @@ size_t channel_request_size(enum keeper_op op)
         return REQUEST_HEAD + sizeof(struct keeper_list_request);
     case KEEPER_GENERATE:
         return REQUEST_HEAD + sizeof(struct keeper_generate);
+    case KEEPER_RECEIVE:
+        return REQUEST_HEAD + sizeof(struct keeper_receive);
+    case KEEPER_OFFER:
+    case KEEPER_IMPORT:
+        return REQUEST_HEAD + sizeof(struct keeper_import);
     case KEEPER_LOG_OPEN:
         return REQUEST_HEAD + sizeof(struct keeper_log_open);
     case KEEPER_ENTRY:
@@ -125,8 +130,13 @@ size_t channel_reply_size(const struct keeper_reply *reply)
         return REPLY_HEAD + sizeof(struct keeper_probe);
     case KEEPER_LIST:
         return REPLY_HEAD + sizeof(struct keeper_list);
+    case KEEPER_OFFER:
+        return REPLY_HEAD + sizeof(struct keeper_offered);
     case KEEPER_GENERATE:
+    case KEEPER_IMPORT:
         return REPLY_HEAD + sizeof(struct keeper_generated);
+    case KEEPER_RECEIVE:
+        return REPLY_HEAD;
     case KEEPER_LOG_OPEN:
         return REPLY_HEAD + sizeof(struct keeper_log_opened);
     case KEEPER_ENTRY:
@@ -221,6 +231,13 @@ static bool request_sane(const struct keeper_request *request)
     switch ((enum keeper_op)request->header.op) {
     case KEEPER_GENERATE:
         return terminated(request->body.generate.key, sizeof(request->body.generate.key));
+    case KEEPER_RECEIVE:
+        return terminated(request->body.receive.key, sizeof(request->body.receive.key)) &&
+               terminated(request->body.receive.peer, sizeof(request->body.receive.peer)) &&
+               terminated(request->body.receive.peer_key, sizeof(request->body.receive.peer_key));
+    case KEEPER_OFFER:
+    case KEEPER_IMPORT:
+        return terminated(request->body.import.key, sizeof(request->body.import.key));
     case KEEPER_LOG_OPEN:
         return terminated(request->body.log_open.checkpoint,
                           sizeof(request->body.log_open.checkpoint)) &&
@@ -301,6 +318,8 @@ static bool reply_sane(const struct keeper_reply *reply)
         return probe_sane(&reply->body.probe);
     case KEEPER_LIST:
         return list_sane(&reply->body.list);
+    case KEEPER_OFFER:
+        return terminated(reply->body.offered.note, sizeof(reply->body.offered.note));
     case KEEPER_ENTRY:
         return terminated(reply->body.result.note, sizeof(reply->body.result.note));
     case KEEPER_COMMIT:

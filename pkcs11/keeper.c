@@ -7,6 +7,8 @@
 #include <string.h>
 
 #include "commit.h"
+#include "import.h"
+#include "preshared.h"
 #include "probe.h"
 #include "vault.h"
 
@@ -15,6 +17,7 @@
 struct keeper {
     struct vault vault;
     struct commit *commit;
+    struct import *import;
     uint32_t head_interval_ms;
     struct keeper_reply reply; // the one being made
     bool head_failed; // the last attempt to write custody-head failed: nothing is committed until
@@ -31,7 +34,8 @@ int keeper_open(const struct keeper_options *options, struct keeper **out, struc
         return -1;
     }
     keeper->head_interval_ms = options->head_interval_ms;
-    if (commit_open(&keeper->vault, options, &keeper->commit, err) != 0) {
+    if (commit_open(&keeper->vault, options, &keeper->commit, err) != 0 ||
+        import_open(&keeper->import, err) != 0) {
         keeper_close(keeper);
         return -1;
     }
@@ -47,6 +51,7 @@ void keeper_close(struct keeper *keeper)
     if (keeper->commit != NULL && commit_head_write(keeper->commit, &err) != 0)
         fprintf(stderr, "custody-keeper: at the end: %s\n", err.message);
     commit_close(keeper->commit);
+    import_close(keeper->import);
     vault_close(&keeper->vault);
     free(keeper);
 }
@@ -60,6 +65,7 @@ void keeper_describe(const struct keeper *keeper, struct keeper_status *status)
 void keeper_client_gone(struct keeper *keeper)
 {
     commit_log_close(keeper->commit);
+    import_forget(keeper->import);
 }
 
 int keeper_patience(const struct keeper *keeper)
@@ -137,6 +143,14 @@ static int perform(struct keeper *keeper, const struct keeper_request *request,
     case KEEPER_GENERATE:
         return vault_generate(vault, &request->body.generate, reply->body.generated.public_key,
                               &reply->error);
+    case KEEPER_RECEIVE:
+        return preshared_receive(vault, &request->body.receive, &reply->error);
+    case KEEPER_OFFER:
+        return import_offer(keeper->import, vault, &request->body.import, &reply->body.offered,
+                            &reply->error);
+    case KEEPER_IMPORT:
+        return import_take(keeper->import, vault, &request->body.import, &reply->body.generated,
+                           &reply->error);
     case KEEPER_LOG_OPEN:
         return commit_log_open(keeper->commit, &request->body.log_open, &reply->body.log_opened,
                                &reply->error);

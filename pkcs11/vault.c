@@ -111,28 +111,57 @@ int vault_init(struct vault *vault, struct error *err)
     return take_keys(vault, err);
 }
 
-static int check_generate(const struct vault *vault, const struct keeper_generate *request,
-                          struct error *err)
+// Whether the token may take a new key of that name.
+static int check_new(const struct vault *vault, const char *key, uint64_t generation,
+                     struct error *err)
 {
     if (!vault->initialised)
         return error_set(err, ERROR_FAILED_PRECONDITION,
                          "the token is not initialised: run custodyctl token init");
-    if (!name_is_key(request->key) || request->generation == 0 || request->generation > INT64_MAX)
+    if (!name_is_key(key) || generation == 0 || generation > INT64_MAX)
         return error_set(err, ERROR_INVALID_ARGUMENT,
                          "a new key needs a valid name and a generation from 1 on");
-    if (request->purpose != PURPOSE_WIREGUARD)
-        return error_set(err, ERROR_INVALID_ARGUMENT, "keys of that purpose are not made here");
-    uint64_t highest = blobs_highest(vault->blobs, request->key);
-    if (request->generation <= highest)
+    uint64_t highest = blobs_highest(vault->blobs, key);
+    if (generation <= highest)
         return error_set(err, ERROR_ALREADY_EXISTS,
                          "the token holds %s generation %" PRIu64 ", and generations only rise",
-                         request->key, highest);
+                         key, highest);
     size_t leftovers = blobs_count(vault->blobs) - blobs_adopted(vault->blobs);
     if (leftovers >= VAULT_LEFTOVERS_MAX)
         return error_set(
             err, ERROR_RESOURCE_EXHAUSTED,
             "the token holds %zu new keys that were never recorded: destroy them first", leftovers);
     return 0;
+}
+
+static int check_generate(const struct vault *vault, const struct keeper_generate *request,
+                          struct error *err)
+{
+    bool receives = strcmp(request->key, NAME_RECEIVE_KEY) == 0;
+    if (request->purpose != (receives ? PURPOSE_RECEIVE : PURPOSE_WIREGUARD) ||
+        (name_is_reserved(request->key) && !receives))
+        return error_set(err, ERROR_INVALID_ARGUMENT,
+                         "keys of that purpose are not made under that name");
+    return check_new(vault, request->key, request->generation, err);
+}
+
+int vault_check_import(const struct vault *vault, const struct keeper_import *request,
+                       struct error *err)
+{
+    if (sodium_is_zero(request->public_key, sizeof(request->public_key)))
+        return error_set(err, ERROR_INVALID_ARGUMENT, "an import needs a public key");
+    // Who has custodyd could else have a key imported that he knows, in place of one that he does
+    // not.
+    for (size_t i = 0; i < blobs_count(vault->blobs); i++) {
+        const struct blob *blob = blobs_at(vault->blobs, i);
+        if (blob->adopted && blob->purpose == PURPOSE_WIREGUARD &&
+            strcmp(blob->key, request->key) == 0)
+            return error_set(err, ERROR_FAILED_PRECONDITION,
+                             "the token made %s generation %" PRIu64
+                             ": nothing is imported in the place of a key that it made",
+                             blob->key, blob->generation);
+    }
+    return check_new(vault, request->key, request->generation, err);
 }
 
 int vault_unseal(struct vault *vault, const struct blob *blob, uint8_t public_key[RECORD_KEY_SIZE],
@@ -168,6 +197,26 @@ static int take_leftover(struct vault *vault, const struct blob *left,
     return result;
 }
 
+// Seals what is in the seal's buffer, stores it, and from there on believes the token alone: what
+// cannot be unsealed is found out now. Leaves the buffer for the caller to wipe.
+static int seal_new(struct vault *vault, const char *key, uint64_t generation, uint32_t purpose,
+                    const uint8_t public_key[RECORD_KEY_SIZE], struct error *err)
+{
+    uint8_t sealed[SEALED_MAX], again[RECORD_KEY_SIZE];
+    size_t length = 0;
+    if (seal_wrap(vault->seal, key, generation, purpose, sealed, &length, err) != 0)
+        return -1;
+    seal_wipe(vault->seal);
+    if (blobs_create(vault->blobs, key, generation, sealed, length, err) != 0)
+        return -1;
+    const struct blob *blob = blobs_find(vault->blobs, key, generation, false);
+    if (blob == NULL || vault_unseal(vault, blob, again, err) != 0)
+        return -1;
+    if (sodium_memcmp(again, public_key, sizeof(again)) != 0)
+        return error_set(err, ERROR_DATA_LOSS, "the new key does not unseal to what was sealed");
+    return 0;
+}
+
 int vault_generate(struct vault *vault, const struct keeper_generate *request,
                    uint8_t public_key[RECORD_KEY_SIZE], struct error *err)
 {
@@ -177,27 +226,45 @@ int vault_generate(struct vault *vault, const struct keeper_generate *request,
     if (check_generate(vault, request, err) != 0)
         return -1;
     int result = -1;
-    uint8_t sealed[SEALED_MAX], again[RECORD_KEY_SIZE];
-    size_t length = 0;
-    if (seal_make_key(vault->seal, err) != 0)
-        goto cleanup;
-    crypto_scalarmult_base(public_key, seal_key(vault->seal));
-    if (seal_wrap(vault->seal, request->key, request->generation, request->purpose, sealed, &length,
-                  err) != 0)
-        goto cleanup;
-    // From here on the key comes from the token alone: what cannot be unsealed is found out now.
-    seal_wipe(vault->seal);
-    if (blobs_create(vault->blobs, request->key, request->generation, sealed, length, err) != 0)
-        goto cleanup;
-    const struct blob *blob = blobs_find(vault->blobs, request->key, request->generation, false);
-    if (blob == NULL || vault_unseal(vault, blob, again, err) != 0)
-        goto cleanup;
-    if (sodium_memcmp(again, public_key, sizeof(again)) != 0) {
-        error_set(err, ERROR_DATA_LOSS, "the new key does not unseal to what was sealed");
-        goto cleanup;
+    if (seal_make_key(vault->seal, err) == 0) {
+        crypto_scalarmult_base(public_key, seal_key(vault->seal));
+        result =
+            seal_new(vault, request->key, request->generation, request->purpose, public_key, err);
     }
-    result = 0;
-cleanup:
+    seal_wipe(vault->seal);
+    return result;
+}
+
+// Opens the box into the seal's buffer.
+static int open_box(struct vault *vault, const struct keeper_import *request,
+                    const uint8_t box_key[RECORD_KEY_SIZE], const uint8_t *secret,
+                    struct error *err)
+{
+    uint8_t public_key[RECORD_KEY_SIZE];
+    uint8_t *key = seal_key(vault->seal);
+    if (crypto_box_seal_open(key, request->box, sizeof(request->box), box_key, secret) != 0)
+        return error_set(err, ERROR_INVALID_ARGUMENT,
+                         "the box does not open: it is not to the key that was offered last");
+    // RFC 7748 section 5, as WireGuard does; the public key is the same either way.
+    key[0] &= 248;
+    key[31] &= 127;
+    key[31] |= 64;
+    if (crypto_scalarmult_base(public_key, key) != 0 ||
+        sodium_memcmp(public_key, request->public_key, sizeof(public_key)) != 0)
+        return error_set(err, ERROR_INVALID_ARGUMENT,
+                         "the private key in the box is not that of the public key offered for");
+    return 0;
+}
+
+int vault_import(struct vault *vault, const struct keeper_import *request,
+                 const uint8_t box_key[RECORD_KEY_SIZE], const uint8_t *secret, struct error *err)
+{
+    if (vault_check_import(vault, request, err) != 0)
+        return -1;
+    int result = open_box(vault, request, box_key, secret, err);
+    if (result == 0)
+        result = seal_new(vault, request->key, request->generation, PURPOSE_IMPORTED,
+                          request->public_key, err);
     seal_wipe(vault->seal);
     return result;
 }

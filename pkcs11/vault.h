@@ -39,10 +39,19 @@ void vault_list(const struct vault *vault, uint32_t first, struct keeper_list *l
 // Makes the keys that are missing, after the probe has passed. Refused once the token holds a head,
 // or blobs whose key is gone.
 int vault_init(struct vault *vault, struct error *err);
-// Makes, seals and stores a new key as custody-new/…, unseals it once, and gives its public key. One
-// that is there already and was never recorded is taken for it.
+// Makes, seals and stores a new key as custody-new/…, unseals it once, and gives its public key.
+// One that is there already and was never recorded is taken for it.
 int vault_generate(struct vault *vault, const struct keeper_generate *request,
                    uint8_t public_key[RECORD_KEY_SIZE], struct error *err);
+
+// Whether a key of that name, generation and public key may be imported.
+int vault_check_import(const struct vault *vault, const struct keeper_import *request,
+                       struct error *err);
+// Opens the request's box, to `box_key` and its guarded `secret`, into the seal's buffer; makes
+// sure that what is in it has the request's public key; seals and stores it as custody-new/..., for
+// PURPOSE_IMPORTED.
+int vault_import(struct vault *vault, const struct keeper_import *request,
+                 const uint8_t box_key[RECORD_KEY_SIZE], const uint8_t *secret, struct error *err);
 
 // Unseals a blob into the seal's buffer and derives its public key. The caller calls seal_wipe,
 // also on failure.

@@ -53,6 +53,11 @@ bool lifecycle_may_release(enum key_state state, enum record_reason reason)
            (state == KEY_DEACTIVATED && reason == REASON_ROLLBACK);
 }
 
+bool lifecycle_may_release_imported(enum record_reason reason)
+{
+    return reason == REASON_BOOT || reason == REASON_RESTORE || reason == REASON_ROLLBACK;
+}
+
 enum record_bundle_state lifecycle_bundle_state(enum key_state state)
 {
     switch (state) {

@@ -34,6 +34,9 @@ bool lifecycle_needs_approval(enum key_state state, enum record_event event);
 // Whether a generation in `state` may be released for `reason`: pre-active and active ones, and a
 // deactivated one only for ROLLBACK (the grace period is the caller's to check).
 bool lifecycle_may_release(enum key_state state, enum record_reason reason);
+// Whether one that was imported may be, besides: it is there to be rotated off, or back to, and for
+// nothing else.
+bool lifecycle_may_release_imported(enum record_reason reason);
 
 // What a bundle says of a generation in `state`: all that ended is "destroyed", but for what was
 // compromised. BUNDLE_NONE for KEY_NONE.

@@ -194,6 +194,10 @@ static const struct name event_names[RECORD_EVENTS] = {
     [RECORD_REGISTRY_FRESH] = NAME("registry.fresh"),
     [RECORD_DRIFT_FOUND] = NAME("drift.found"),
     [RECORD_DRIFT_CLEARED] = NAME("drift.cleared"),
+    [RECORD_PSK_GENERATED] = NAME("psk.generated"),
+    [RECORD_PSK_RECEIVED] = NAME("psk.received"),
+    [RECORD_PSK_SET] = NAME("psk.set"),
+    [RECORD_PSK_DESTROYED] = NAME("psk.destroyed"),
 };
 
 static const struct name reason_names[REASONS] = {
@@ -206,6 +210,7 @@ static const struct name purpose_names[PURPOSES] = {
     [PURPOSE_WIREGUARD] = NAME("wireguard-private"),
     [PURPOSE_PRESHARED] = NAME("preshared"),
     [PURPOSE_RECEIVE] = NAME("receive"),
+    [PURPOSE_IMPORTED] = NAME("wireguard-imported"),
 };
 
 static const struct name operation_names[OPERATIONS] = {

@@ -36,8 +36,8 @@ struct rotations {
     struct rotation *items; // ordered by key
 };
 
-// A key.published of version 0.1: its bundles had no state and no chain, and only the first of a key
-// are such. They change nothing here.
+// A key.published of version 0.1: its bundles had no state and no chain, and only the first of a
+// key are such. They change nothing here.
 bool rotations_is_early_bundle(const struct record *record);
 
 void rotations_free(struct rotations *rotations);

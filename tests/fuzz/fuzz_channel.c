@@ -112,6 +112,10 @@ static void require_request(const struct keeper_request *request)
     case KEEPER_GENERATE:
         REQUIRE_TEXT(request->body.generate.key);
         break;
+    case KEEPER_OFFER:
+    case KEEPER_IMPORT:
+        REQUIRE_TEXT(request->body.import.key);
+        break;
     case KEEPER_LOG_OPEN:
         REQUIRE_TEXT(request->body.log_open.checkpoint);
         REQUIRE(request->body.log_open.edge_length <= MERKLE_LEVELS);

@@ -227,7 +227,7 @@ def test_key_publish(stack):
     assert lines[0] == "custody bundle v1"
     fields = dict(line.split(" ", 1) for line in lines[1:])
     assert list(fields) == ["host", "key", "generation", "state", "public-key", "receive-key", "address", "port",
-                            "not-before", "not-after", "previous"]
+                            "peers", "not-before", "not-after", "previous"]
     assert (fields["host"], fields["key"], fields["generation"], fields["state"]) == ("alpha", "wga", "1", "pre-active")
     assert fields["public-key"] == stack.public_key("wga")
     [record] = [r for r in stack.records() if r["event"] == "key.published"]
@@ -290,7 +290,9 @@ def follow(stack, *args):
 
 
 def test_rotate(active):
-    text = ok(active.ctl("key", "rotate", "wga", "--ticket=CHG-9"))
+    text = ok(active.ctl("key", "rotate", "wga", "--ticket=CHG-9", "--reason=a yearly drill"))
+    (started,) = [r for r in active.records() if r["event"] == "rotation.started"]
+    assert (started["ticket"], started["detail"]) == ("CHG-9", "a yearly drill")
     assert "generation 2 has begun" in text and "key history wga" in text
     failed(active.ctl("key", "rotate", "wga"), FAILED, "FAILED_PRECONDITION", "under way")
     assert "rotating to generation 2 since" in ok(active.ctl("key", "list"))
@@ -562,3 +564,18 @@ def test_output_that_cannot_be_written(stack):
                                   stderr=subprocess.PIPE, text=True, timeout=60)
             assert done.returncode == FAILED
             assert "could not be written" in done.stderr
+
+
+def test_status_watched(stack):
+    """The same again and again, a stream of JSON values, until nobody reads any more."""
+    process = subprocess.Popen([stack.program("custodyctl"), f"--socket={stack.socket}", "--json", "status", "--watch"],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=stack.env())
+    try:
+        first, second = (json.loads("".join(iter(process.stdout.readline, "}\n")) + "}") for _ in range(2))
+        assert first["host"] == second["host"] and second["keeper_ready"]
+        process.stdout.close()
+        assert process.wait(30) != 0
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()

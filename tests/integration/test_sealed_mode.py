@@ -327,5 +327,5 @@ def test_torn_remains_of_an_old_head_stop_nothing(stack):
         path.write_bytes(data[:len(data) // 2])
     stack.start()
     stack.ctl("key", "publish", "wgb", check=True)
-    assert stack.status()["head_lag"] == 0
+    wait_for(lambda: stack.status()["head_lag"] == 0, "the head in the token")
     assert stack.audit("verify", stack.audit_dir, "--vkey", stack.log_vkey).returncode == 0

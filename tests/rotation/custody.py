@@ -1,20 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rotation by custody itself: each end has a host of its own, with token, custodyd and applier, and they share a registry."""
 
+import base64
 import os
 import pathlib
 import shutil
 import signal
 import subprocess
 import tempfile
+import time
 
 from rotator import Rotator
 from topology import PATIENCE, Key, LaboratoryError  # first: it tells where the next ones are
+from python_client import Client, Closed, pb
 from stack import Stack, default_builddir, find_program, inside, tail, wait_for
 from tunnel import End
 
 KEY = "wg0"  # every host's name for its key
 MOVE_PORT = 51900
+
+
+def binary(builddir, name):
+    """The program itself, not libtool's script, which in an emulated machine takes a second to get to it."""
+    path = builddir / ".libs" / name
+    return path if path.exists() else find_program(builddir, name)
 
 
 class Host:
@@ -28,6 +37,9 @@ class Host:
         self.applier_log = self.stack.dir / "applier.log"
         self.trust = self.stack.dir / "trust"
         self.applier = None  # Popen, while it runs
+        self.connection = None  # a Client, once one was needed
+        self.stack.program = lambda name: binary(self.stack.builddir, name)
+        self.stack.extra_env = {"LD_LIBRARY_PATH": str(self.stack.builddir / ".libs"), "LD_BIND_NOW": "1"}
 
     def start_custodyd(self, **options):
         """A new token and log, and the key's first generation."""
@@ -56,8 +68,9 @@ class Host:
             text += "  }\n"
         self.config.write_text(text + "}\n")
 
-    def start_applier(self):
-        argv = [*inside(self.end.netns), self.stack.program("custody-applier"), f"--config={self.config}", "run"]
+    def start_applier(self, under=()):
+        """under: a program that starts it, with its arguments."""
+        argv = [*inside(self.end.netns), *under, self.stack.program("custody-applier"), f"--config={self.config}", "run"]
         with open(self.applier_log, "ab") as log:
             self.applier = subprocess.Popen([str(a) for a in argv], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                             env=self.stack.env(), start_new_session=True)
@@ -71,26 +84,72 @@ class Host:
         self.applier = None
         return code
 
+    def call(self, **body):
+        """A request to custodyd over a connection that is kept; one that broke is made anew, once."""
+        if self.connection is None:
+            self.connection = Client(self.stack.socket, PATIENCE)
+        try:
+            return self.connection.call(**body)
+        except (OSError, Closed):
+            self.hang_up()
+            self.connection = Client(self.stack.socket, PATIENCE)
+            return self.connection.call(**body)
+
+    def hang_up(self):
+        if self.connection:
+            self.connection.close()
+        self.connection = None
+
+    def view(self):
+        """The KeyView of its key."""
+        return self.call(get_view=pb.GetView(key=KEY))
+
+    def generation(self, *states):
+        """The generation that is in one of the states -> pb.Key, None where there is none."""
+        numbers = [pb.KeyState.Value(state) for state in states]
+        return next((each for each in self.view().generations if each.state in numbers), None)
+
     def public_key(self):
-        return self.stack.public_key(KEY)
+        """The active generation's, before there is one the first's; base64."""
+        by_state = {each.state: each for each in self.view().generations}  # one look: it may be activated just now
+        found = by_state.get(pb.KeyState.Value("ACTIVE")) or by_state[pb.KeyState.Value("PRE_ACTIVE")]
+        return base64.b64encode(found.public_key).decode()
 
     def has_peer(self, public, prefix):
         """Whether the end's device has that peer, with that allowed-ip."""
-        lines = self.end.wg("show", self.end.interface, "allowed-ips").splitlines()
-        return any(line.split("\t")[0] == public and prefix in line.split("\t")[1].split() for line in lines)
+        peer = self.end.device.peers().get(public)
+        return peer is not None and prefix in peer.allowed_ips
+
+    def begin_rotation(self):
+        """As `custodyctl key rotate` does -> the generation that is to take over."""
+        return self.call(rotate_key=pb.RotateKey(key=KEY)).rotation.generation
+
+    def wait_rotation(self, timeout=PATIENCE):
+        """Waits until no rotation is open -> the KeyView then."""
+        end = time.monotonic() + timeout
+        while True:
+            view = self.view()
+            if view.rotation.generation == 0:
+                return view
+            left = end - time.monotonic()
+            if left <= 0:
+                raise LaboratoryError(f"{self.name}: its rotation did not end\n{tail(self.applier_log)}")
+            self.call(watch_keys=pb.WatchKeys(after=view.seq, timeout_ms=max(1, min(20000, int(left * 1000)))))
 
     def rotate(self, timeout=PATIENCE):
-        done = self.stack.ctl("key", "rotate", KEY, "--wait", timeout=timeout)
-        if done.returncode != 0:
-            raise LaboratoryError(f"{self.name}: key rotate: exit {done.returncode}\n{done.stdout}{done.stderr}\n"
-                                  f"{tail(self.applier_log)}")
-        return done.stdout
+        """A whole rotation, which must be confirmed."""
+        generation = self.begin_rotation()
+        self.wait_rotation(timeout)
+        active = self.generation("ACTIVE")
+        if active is None or active.generation != generation:
+            raise LaboratoryError(f"{self.name}: the rotation was rolled back\n{tail(self.applier_log)}")
 
     def close(self):
         try:
             self.stop_applier()
         except subprocess.TimeoutExpired:
             self.stop_applier(signal.SIGKILL)
+        self.hang_up()
         self.stack.close()
 
 
@@ -155,7 +214,9 @@ class Custody(Rotator):
         self.fleet = None
 
     def before_up(self, end):
-        done = end.run(find_program(default_builddir(), "custody-applier"), "up", end.interface, check=False)
+        builddir = default_builddir()
+        done = end.run("env", f"LD_LIBRARY_PATH={builddir / '.libs'}", binary(builddir, "custody-applier"), "up", end.interface,
+                       check=False)
         if done.returncode != 0:
             raise LaboratoryError(f"custody-applier up: exit {done.returncode}\n{done.stderr}")
 

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One cell of the loss table: so many rotations by one method, under traffic, on one kind of device."""
+"""The cells of the loss table: each so many rotations by one method, under traffic, on one kind of device."""
 
 import dataclasses
+import itertools
+import sys
 import tempfile
 import time
 
@@ -30,31 +32,61 @@ class Cell:
     clients: int = 1
 
 
-def _rotate_all(cell, net, rotator, traffic):
-    end = net.server if cell.key == "server" else net.clients[0]
-    for i in range(cell.rotations):
-        before = end.device.public_key()
-        traffic.mark(f"rotation.{i + 1}")
-        rotator.rotate(end)
-        if end.device.public_key() in (before, None):
-            raise LaboratoryError(f"{rotator.name}: rotation {i + 1} changed no key")
-        time.sleep(BETWEEN)
+class Bench:
+    """Context manager: a net on which cells of one method, kind and number of clients are measured, one after another."""
+
+    def __init__(self, cell):
+        self.rotator = METHODS[cell.method]()
+        self.dir = tempfile.TemporaryDirectory(prefix="custody-rotation-")
+        self.net = Topology(self.dir.name, kind=cell.kind, clients=cell.clients, before_up=self.rotator.before_up)
+
+    def __enter__(self):
+        try:
+            self.net.__enter__()
+            self.rotator.begin(self.net)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *exc):
+        self.rotator.end()
+        self.net.close()
+        self.dir.cleanup()
+
+    def measure(self, cell):
+        """Does what the cell says -> a dict of the cell's fields, "account" (traffic.Account) and "seconds"."""
+        began = time.monotonic()
+        self.net.set_rtt(cell.rtt)
+        with Traffic(self.net, rate=cell.rate, streams=True) as traffic:
+            self._rotate_all(cell, traffic)
+            account = traffic.finish()
+        return {**dataclasses.asdict(cell), "loses_none": self.rotator.loses_none, "account": account.as_dict(),
+                "seconds": time.monotonic() - began}
+
+    def _rotate_all(self, cell, traffic):
+        end = self.net.server if cell.key == "server" else self.net.clients[0]
+        for i in range(cell.rotations):
+            before = end.device.public_key()
+            traffic.mark(f"rotation.{i + 1}")
+            self.rotator.rotate(end)
+            if end.device.public_key() in (before, None):
+                raise LaboratoryError(f"{self.rotator.name}: rotation {i + 1} changed no key")
+            time.sleep(BETWEEN)
+
+    def attempt(self, cell):
+        """measure(), again while it is undecided, ATTEMPTS times at most -> its dict with "attempts"."""
+        for attempts in range(1, ATTEMPTS + 1):
+            result = {**self.measure(cell), "attempts": attempts}
+            if not _undecided(result):
+                break
+        return result
 
 
 def measure(cell):
-    """Does what the cell says -> a dict of the cell's fields, "account" (traffic.Account) and "seconds"."""
-    rotator, began = METHODS[cell.method](), time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="custody-rotation-") as dir, \
-            Topology(dir, kind=cell.kind, clients=cell.clients, rtt=cell.rtt, before_up=rotator.before_up) as net:
-        try:
-            rotator.begin(net)
-            with Traffic(net, rate=cell.rate, streams=True) as traffic:
-                _rotate_all(cell, net, rotator, traffic)
-                account = traffic.finish()
-        finally:
-            rotator.end()
-    return {**dataclasses.asdict(cell), "loses_none": rotator.loses_none, "account": account.as_dict(),
-            "seconds": time.monotonic() - began}
+    """Bench.measure on a net of its own."""
+    with Bench(cell) as bench:
+        return bench.measure(cell)
 
 
 def _undecided(result):
@@ -66,14 +98,31 @@ def _undecided(result):
     return result["loses_none"] and 0 < lost <= account["overflowed"]
 
 
-def attempt(cell):
-    """measure(), again while it is undecided, ATTEMPTS times at most -> its dict with "attempts"; or, when it failed,
-    {"failure": what}."""
+def attempt_all(cells):
+    """Yields Bench.attempt's dict for each cell, in their order; where it failed, {"failure": what}. Neighbours that can
+    share a net do; after a failure there is a new one."""
+    for _, group in itertools.groupby(cells, lambda cell: (cell.method, cell.kind, cell.clients)):
+        left = list(group)
+        while left:
+            yield from _attempt_until_failure(left)
+
+
+def _attempt_until_failure(left):
+    """The same for cells that share a net, until one fails; takes them from the list."""
     try:
-        for attempts in range(1, ATTEMPTS + 1):
-            result = {**measure(cell), "attempts": attempts}
-            if not _undecided(result):
-                break
-        return result
+        with Bench(left[0]) as bench:
+            while left:
+                result = bench.attempt(left[0])
+                left.pop(0)
+                yield result
     except Exception as e:  # whatever it is, the other cells are still to be measured
-        return {**dataclasses.asdict(cell), "failure": f"{type(e).__name__}: {e}"}
+        if not left:
+            print(f"experiment: taking the net away: {type(e).__name__}: {e}", file=sys.stderr)
+            return
+        yield {**dataclasses.asdict(left.pop(0)), "failure": f"{type(e).__name__}: {e}"}
+
+
+def attempt(cell):
+    """attempt_all's dict for one cell."""
+    result, = attempt_all([cell])
+    return result

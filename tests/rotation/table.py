@@ -4,9 +4,10 @@
 import statistics
 import textwrap
 
-HEADING = (f"{'method':<10}{'device':<11}{'key':<7}{'RTT':>4}{'rot':>5}{'lost/sent >server':>19}{'lost/sent >client':>19}"
-           f"{'pause ms':>13}{'TCP':>5}{'s':>6}")
-NOTE = ("pause: the longest time without a packet in a rotation, of either direction: middle/longest.\n"
+HEADING = (f"{'method':<13}{'device':<10}{'key':<7}{'RTT':>4}{'pps':>6}{'rot':>5}{'lost >server':>14}{'lost >client':>14}"
+           f"{'pause ms':>10}{'TCP':>5}{'s':>7}")
+NOTE = ("pps: datagrams a second each way, of each client. lost: of all that were sent, each way.\n"
+        "pause: the longest time without a packet in a rotation, of either direction: middle/longest.\n"
         "TCP: segments sent again, both directions. s: seconds for the whole row.")
 
 
@@ -15,14 +16,15 @@ def _lost(direction):
 
 
 def _row(result):
-    start = f"{result['method']:<10}{result['kind']:<11}{result['key']:<7}{result['rtt']:>4}{result['rotations']:>5}"
+    start = (f"{result['method']:<13}{result['kind']:<10}{result['key']:<7}{result['rtt']:>4}{result['rate']:>6}"
+             f"{result['rotations']:>5}")
     if "failure" in result:
         return start + "  NOT MEASURED"
     account = result["account"]
     to_server, to_client, pauses = account["to_server"], account["to_client"], account["pauses"]
     pause = f"{statistics.median(pauses):.0f}/{max(pauses):.0f}"
-    return (f"{start}{_lost(to_server):>19}{_lost(to_client):>19}{pause:>13}"
-            f"{to_server['retransmits'] + to_client['retransmits']:>5}{result['seconds']:>6.1f}")
+    return (f"{start}{_lost(to_server):>14}{_lost(to_client):>14}{pause:>10}"
+            f"{to_server['retransmits'] + to_client['retransmits']:>5}{result['seconds']:>7.1f}")
 
 
 def _remarks(result):

@@ -232,6 +232,14 @@ def test_a_long_cable(tmp_path):
     assert 40 <= least < 80
 
 
+def test_a_cable_that_grows_and_shrinks(net):
+    for rtt in (40, 0, 20):
+        net.set_rtt(rtt)
+        said = net.clients[0].run("ping", "-q", "-c", 3, "-i", "0.2", net.server.inner).stdout
+        least = float(re.search(r"= ([0-9.]+)/", said)[1])
+        assert rtt <= least < rtt + 20
+
+
 def left_behind():
     names = [line.split()[0] for line in ip("netns", "list").stdout.splitlines()]
     return ([name for name in names if re.match(rf"custody-[wsc]{os.getpid()}-", name)] +
@@ -286,7 +294,7 @@ def row(**changes):
     direction = {"sent": 123456, "lost": 0, "refused": 0, "duplicated": 0, "reordered": 0, "retransmits": 0, "lost_in": {}}
     account = {"to_server": direction, "to_client": {**direction, **changes}, "pauses": [1.0, 30.0], "late": 0,
                "behind_ms": 0.0, "overflowed": 0}
-    return {"method": "hand-held", "kind": "userspace", "key": "client", "rtt": 200, "rotations": 1000, "seconds": 1000.0,
+    return {"method": "hand-held", "kind": "userspace", "key": "client", "rtt": 200, "rate": 1000, "rotations": 1000, "seconds": 1000.0,
             "loses_none": True, "attempts": 1, "account": account}
 
 
@@ -306,5 +314,5 @@ def test_on_a_real_kernel():
         pytest.skip(done.stderr.strip())
     assert done.returncode == 0, done.stdout + done.stderr
     rows = {line.split()[0]: line.split() for line in done.stdout.splitlines() if " kernel " in line[:24]}
-    assert rows["hand-held"][5].startswith("0/") and rows["hand-held"][6].startswith("0/")
-    assert not rows["usual"][5].startswith("0/")
+    assert rows["hand-held"][6].startswith("0/") and rows["hand-held"][7].startswith("0/")
+    assert not rows["usual"][6].startswith("0/")

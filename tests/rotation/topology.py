@@ -128,7 +128,7 @@ class Topology:
             for end in self.ends:
                 self._attach(end)
             if self.rtt:
-                self._lengthen()
+                self.set_rtt(self.rtt)
             for end in self.ends:
                 end.make_device(self.kernel)
         except BaseException:
@@ -149,15 +149,21 @@ class Topology:
         ip_batch(f"link set {end.port_device} master br0 up", netns=self.wire)
         ip_batch("link set lo up", f"addr add {end.outer}/24 dev {end.veth}", f"link set {end.veth} up", netns=end.netns)
 
-    def _lengthen(self):
-        """Lengthens the server's cable."""
-        delay = self.rtt * 1000 // 2  # microseconds, one way
+    def set_rtt(self, rtt):
+        """Makes the server's cable so long (ms, there and back), with all that is connected left as it is."""
+        if self.delay_line:
+            self._straighten()
         if has_qdisc("netem", "delay", "1ms"):
             for netns, device in ((self.server.netns, self.server.veth), (self.wire, self.server.port_device)):
-                subprocess.run(["tc", "-n", netns, "qdisc", "add", "dev", device, "root", "netem", "limit", "100000", "delay",
-                                f"{delay}us"], stdin=subprocess.DEVNULL, check=True, timeout=PATIENCE)
-            return
-        # The server's port leaves the bridge; what joins them is a pair of interfaces and a process between them.
+                subprocess.run(["tc", "-n", netns, "qdisc", "replace", "dev", device, "root", "netem", "limit", "100000", "delay",
+                                f"{rtt * 500}us"], stdin=subprocess.DEVNULL, check=True, timeout=PATIENCE)
+        elif rtt:
+            self._lengthen(rtt * 500)
+        self.rtt = rtt
+
+    def _lengthen(self, delay):
+        """The server's port leaves the bridge; what joins them is a pair of interfaces and a process between them, which
+        delays by so many microseconds each way."""
         port = self.server.port_device
         ip_batch(f"link set {port} nomaster", "link add far type veth peer name near", "link set near master br0 up",
                  "link set far up", netns=self.wire)
@@ -166,6 +172,16 @@ class Topology:
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, start_new_session=True)
         if self.delay_line.stdout.readline() != "ready\n":
             raise LaboratoryError("delay_line did not begin")
+
+    def _straighten(self):
+        self._end_delay_line()
+        ip_batch("link del far", f"link set {self.server.port_device} master br0", netns=self.wire)
+
+    def _end_delay_line(self):
+        os.killpg(self.delay_line.pid, signal.SIGKILL)
+        self.delay_line.wait(5)
+        self.delay_line.stdout.close()
+        self.delay_line = None
 
     def counterparts(self, end):
         """The ends whose peer `end` is."""
@@ -224,9 +240,7 @@ class Topology:
             except (OSError, subprocess.SubprocessError) as e:
                 print(f"topology: {end.interface}: {e}", file=sys.stderr)
         if self.delay_line:
-            os.killpg(self.delay_line.pid, signal.SIGKILL)
-            self.delay_line.wait(5)
-            self.delay_line.stdout.close()
+            self._end_delay_line()
         for netns in (self.wire, *(end.netns for end in self.ends)):
             ip("netns", "del", netns, check=False)
         if any(os.path.exists(f"/run/netns/{end.netns}") for end in self.ends):

@@ -4,6 +4,7 @@
 // harm.
 #include <errno.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -75,6 +76,7 @@ struct peer {
     int listener;
     pthread_t thread;
     enum twist twist;
+    uint64_t watch_id; // of the watch that is not answered yet
     struct note_key log_key, other_key;
     unsigned char log_secret[64], other_secret[64];
     uint8_t private_key[32], public_key[32];
@@ -309,8 +311,33 @@ static void answer_list(int fd, const Custody__V1__Request *request, size_t key_
     write_response(fd, &response, 4096);
 }
 
+// A watch is answered when the next request has come, before that one.
+static void answer_watch(struct peer *peer, int fd)
+{
+    Custody__V1__KeysChanged changed = CUSTODY__V1__KEYS_CHANGED__INIT;
+    Custody__V1__Response response = CUSTODY__V1__RESPONSE__INIT;
+    if (peer->watch_id == 0)
+        return;
+    response.id = peer->watch_id;
+    peer->watch_id = 0;
+    response.body_case = CUSTODY__V1__RESPONSE__BODY_KEYS_CHANGED;
+    response.keys_changed = &changed;
+    changed.changed = true;
+    if (peer->twist == REFUSED) {
+        response.body_case = CUSTODY__V1__RESPONSE__BODY__NOT_SET;
+        response.code = CUSTODY__V1__CODE__RESOURCE_EXHAUSTED;
+        response.message = (char *)"too many watches";
+    }
+    write_response(fd, &response, 4096);
+}
+
 static bool answer(struct peer *peer, int fd, const Custody__V1__Request *request)
 {
+    if (request->body_case == CUSTODY__V1__REQUEST__BODY_WATCH_KEYS) {
+        peer->watch_id = request->id;
+        return peer->twist != CLOSED;
+    }
+    answer_watch(peer, fd);
     if (request->body_case == CUSTODY__V1__REQUEST__BODY_GET_STATUS) {
         answer_status(fd, request);
         return true;
@@ -726,6 +753,59 @@ static void test_request_too_long(void)
     disconnect(&peer, custody);
 }
 
+static void test_watch(void)
+{
+    struct peer peer;
+    struct custody_error err;
+    struct custody_status status;
+    struct custody *custody = connect_to(&peer, GOOD, 5000, &err);
+    CU_ASSERT_EQUAL(custody_watch_take(custody, &err), 0); // none is open
+    for (int i = 0; i < 3; i++) {
+        CU_ASSERT_EQUAL(custody_watch(custody, 5, &err), 0);
+        CU_ASSERT_EQUAL(custody_watch_take(custody, &err), 0);
+        CU_ASSERT_EQUAL(custody_watch(custody, 5, &err), -1); // one at a time
+        CU_ASSERT_EQUAL(err.code, CUSTODY_FAILED_PRECONDITION);
+        // Its answer comes before that of another call, which gets its own all the same.
+        CU_ASSERT_EQUAL(custody_status(custody, &status, &err), 0);
+        CU_ASSERT_EQUAL(status.log_size, 7);
+        CU_ASSERT(custody_fd(custody) >= 0);
+        CU_ASSERT_EQUAL(custody_watch(custody, 5, &err), -1); // it is to be taken first
+        CU_ASSERT_EQUAL(custody_watch_take(custody, &err), 1);
+        CU_ASSERT_EQUAL(custody_watch_take(custody, &err), 0);
+    }
+    disconnect(&peer, custody);
+}
+
+static void test_watch_refused(void)
+{
+    struct peer peer;
+    struct custody_error err;
+    struct custody_status status;
+    struct custody *custody = connect_to(&peer, REFUSED, 5000, &err);
+    CU_ASSERT_EQUAL(custody_watch(custody, 5, &err), 0);
+    CU_ASSERT_EQUAL(custody_status(custody, &status, &err), 0);
+    CU_ASSERT_EQUAL(custody_watch_take(custody, &err), -1);
+    CU_ASSERT_EQUAL(err.code, CUSTODY_RESOURCE_EXHAUSTED);
+    CU_ASSERT_STRING_EQUAL(err.message, "too many watches");
+    CU_ASSERT_EQUAL(custody_status(custody, &status, &err), 0); // the connection is sound
+    disconnect(&peer, custody);
+}
+
+static void test_watch_over_an_end(void)
+{
+    struct peer peer;
+    struct custody_error err;
+    struct custody *custody = connect_to(&peer, CLOSED, 5000, &err);
+    CU_ASSERT_EQUAL(custody_watch(custody, 5, &err), 0);
+    struct pollfd poll_fd = {.fd = custody_fd(custody), .events = POLLIN};
+    CU_ASSERT_EQUAL(poll(&poll_fd, 1, 5000), 1);
+    CU_ASSERT_EQUAL(custody_watch_take(custody, &err), -1);
+    CU_ASSERT_EQUAL(err.code, CUSTODY_UNAVAILABLE);
+    CU_ASSERT_EQUAL(custody_fd(custody), -1);
+    CU_ASSERT_EQUAL(custody_watch_take(custody, &err), -1);
+    disconnect(&peer, custody);
+}
+
 int main(void)
 {
     static CU_TestInfo tests[] = {
@@ -743,6 +823,9 @@ int main(void)
         {"the log key must be pinned", test_pinning},
         {"status and lists", test_status_and_list},
         {"a request that is too long is not sent", test_request_too_long},
+        {"a watch is answered while other calls go on", test_watch},
+        {"a watch that is refused", test_watch_refused},
+        {"a watch whose connection ends", test_watch_over_an_end},
         CU_TEST_INFO_NULL,
     };
     return tap_run("client", tests);

@@ -76,6 +76,10 @@ static const char full[] =
     "lease = 30\n"
     "socket { path = \"/run/c.sock\" mode = \"0600\" group = \"custody\" }\n"
     "keeper { program = \"/k\" token = \"pkcs11:token=t\" releases-per-second = 7 timeout = 3 }\n"
+    "metrics { socket = \"/run/m.sock\" textfile = \"/m.prom\" interval = 60 }\n"
+    "hook \"pager\" { command = { \"/bin/page\", \"-u\", \"a b\" } events = { \"log.stuck\", "
+    "\"key.revoked\" } user = \"root\" timeout = 30 }\n"
+    "hook \"mail\" { command = { \"/bin/mail\" } events = { \"log.stuck\" } }\n"
     "limits { connections-per-uid = 1 connections = 2 requests-in-flight = 3 idle = 4 }\n"
     "operator \"root\" { uid = 0 unit = \"any\" }\n"
     "operator \"ops\" { uid = 4294967294 gid = 0 unit = \"none\" }\n"
@@ -104,6 +108,22 @@ static void test_values(void)
     CU_ASSERT_EQUAL(config->keeper.timeout_s, 3);
     CU_ASSERT(config->limits.connections_per_uid == 1 && config->limits.connections == 2);
     CU_ASSERT(config->limits.requests_in_flight == 3 && config->limits.idle_s == 4);
+    CU_ASSERT_STRING_EQUAL(config->metrics.socket, "/run/m.sock");
+    CU_ASSERT_STRING_EQUAL(config->metrics.textfile, "/m.prom");
+    CU_ASSERT_EQUAL(config->metrics.interval_s, 60);
+    CU_ASSERT_EQUAL_FATAL(config->hook_count, 2);
+    const struct config_hook *hook = &config->hooks[0];
+    CU_ASSERT_STRING_EQUAL(hook->name, "pager");
+    CU_ASSERT_STRING_EQUAL(hook->command[0], "/bin/page");
+    CU_ASSERT_STRING_EQUAL(hook->command[2], "a b");
+    CU_ASSERT_PTR_NULL(hook->command[3]);
+    for (unsigned event = 0; event < RECORD_EVENTS; event++)
+        CU_ASSERT_EQUAL(hook->events[event],
+                        event == RECORD_LOG_STUCK || event == RECORD_KEY_REVOKED);
+    CU_ASSERT_STRING_EQUAL(hook->user, "root");
+    CU_ASSERT(hook->uid == 0 && hook->gid == 0 && hook->timeout_s == 30);
+    CU_ASSERT_PTR_NULL(config->hooks[1].user);
+    CU_ASSERT_EQUAL(config->hooks[1].timeout_s, 10);
     CU_ASSERT_EQUAL_FATAL(config->operator_count, 2);
     CU_ASSERT_STRING_EQUAL(config->operators[1].name, "ops");
     CU_ASSERT_EQUAL(config->operators[1].uid, 4294967294);
@@ -139,6 +159,49 @@ static void test_keys(void)
     crypto_hash_sha256(digest, (const uint8_t *)full, sizeof(full) - 1);
     sodium_bin2hex(hex, sizeof(hex), digest, sizeof(digest));
     CU_ASSERT_STRING_EQUAL(config->sha256, hex);
+    config_free(config);
+}
+
+static void test_times(void)
+{
+    struct config *config = must_read(
+        MIN "key \"a\" { }\n"
+            "key \"b\" { risk = \"weekly\" }\n"
+            "key \"c\" { risk = \"hourly\" jitter = 0 grace = 7 }\n"
+            "key \"d\" { lifetime = 5 grace = 1 window = 1 jitter = 2 psk-lifetime = 9 }\n"
+            "key \"e\" { risk = \"monthly\" }\n"
+            "key \"f\" { risk = \"daily\" }\n");
+    const struct config_key *key = config_find_key(config, "a");
+    CU_ASSERT(key->lifetime_s == 0 && key->grace_s == 300 && key->window_s == 60);
+    CU_ASSERT(key->jitter_s == 0 && key->psk_lifetime_s == 0 && key->not_after_s == 2592000);
+    key = config_find_key(config, "b");
+    CU_ASSERT(key->lifetime_s == 604800 && key->grace_s == 3600 && key->window_s == 300);
+    CU_ASSERT(key->jitter_s == 21600 && key->psk_lifetime_s == 604800);
+    key = config_find_key(config, "c");
+    CU_ASSERT(key->lifetime_s == 3600 && key->grace_s == 7 && key->window_s == 60);
+    CU_ASSERT(key->jitter_s == 0 && key->psk_lifetime_s == 3600);
+    key = config_find_key(config, "d");
+    CU_ASSERT(key->lifetime_s == 5 && key->grace_s == 1 && key->window_s == 1);
+    CU_ASSERT(key->jitter_s == 2 && key->psk_lifetime_s == 9);
+    // A bundle outlives its key.
+    key = config_find_key(config, "e");
+    CU_ASSERT(key->lifetime_s == 2592000 && key->not_after_s == 2 * 2592000);
+    CU_ASSERT(config_find_key(config, "f")->lifetime_s == 86400);
+    config_free(config);
+}
+
+static void test_warning(void)
+{
+    char text[CONFIG_WARNING_SIZE] = "";
+    struct config *config = must_read(
+        MIN "key \"a\" { lifetime = 1000 grant \"g\" { " GRANT " } }\n"
+            "key \"b\" { grant \"g\" { " GRANT " } }\n"
+            "key \"c\" { lifetime = 1000 grant \"g\" { uid = 0 unit = \"any\" rate = \"1/1\" "
+            "reasons = { \"BOOT\", \"ROTATION\" } } }\n");
+    CU_ASSERT(config_key_warning(&config->keys[0], text));
+    CU_ASSERT_PTR_NOT_NULL(strstr(text, "key 'a' has a lifetime, but no grant for ROTATION"));
+    CU_ASSERT(!config_key_warning(&config->keys[1], text));
+    CU_ASSERT(!config_key_warning(&config->keys[2], text));
     config_free(config);
 }
 
@@ -212,6 +275,16 @@ static const struct {
     {MIN "socket { mode = \"\" }\n", 3, "octal"},
     {MIN "socket { path = \"run.sock\" }\n", 3, "absolute path"},
     {"host = \"a\"\nkeeper { socket = \"k\" }\n", 2, "absolute path"},
+    {"host = \"a\"\nmetrics { socket = \"k\" }\n" KEEPER, 2, "absolute path"},
+    {"host = \"a\"\nmetrics { textfile = \"k\" }\n" KEEPER, 2, "absolute path"},
+    {"host = \"a\"\nmetrics { interval = 0 }\n" KEEPER, 2, "must be 1 to 3600"},
+    {"host = \"a\"\nmetrics { }\nmetrics { }\n" KEEPER, 3, "given twice"},
+    {"host = \"a\"\nhook \"h\" { events = { \"log.stuck\" } }\n" KEEPER, 2, "'command'"},
+    {"host = \"a\"\nhook \"h\" { command = { \"page\" } }\n" KEEPER, 2, "absolute path"},
+    {"host = \"a\"\nhook \"h\" { command = { \"/p\" } }\n" KEEPER, 2, "'events'"},
+    {"host = \"a\"\nhook \"h\" { events = { \"a.b\" } }\n" KEEPER, 2, "no event"},
+    {"host = \"a\"\nhook \"h\" { user = \"no such\" }\n" KEEPER, 2, "not known"},
+    {"host = \"a\"\nhook \"h\" { timeout = 301 }\n" KEEPER, 2, "1 to 300"},
     {MIN "limits { idle = 0 }\n", 3, "'idle' is 0"},
     {MIN "limits { connections = -1 }\n", 3, "'connections' is -1"},
     {MIN "operator \"a\" { uid = -1 unit = \"any\" }\n", 3, "'uid' is -1"},
@@ -224,6 +297,8 @@ static const struct {
     {MIN "operator \"a b\" { uid = 0 unit = \"any\" }\n", 3, "the name must be"},
     {MIN "key \"a/b\" { }\n", 3, "the name must be"},
     {MIN "key \"\" { }\n", 3, "the name must be"},
+    {MIN "key \"_receive\" { }\n", 3, "custody's own"},
+    {MIN "key \"a\" { psk-lifetime = -1 }\n", 3, "'psk-lifetime' is -1"},
     {MIN "key \"a\" { not-after = 0 }\n", 3, "'not-after' is 0"},
     {MIN "key \"a\" { grant \"g\" { uid = 0 unit = \"any\" rate = \"1/1\"\n reasons = { \"BOOT\", "
          "\"NAP\" } } }\n",
@@ -231,6 +306,19 @@ static const struct {
     {MIN
      "key \"a\" { grant \"g\" { uid = 0 unit = \"any\" rate = \"1/1\" reasons = { \"boot\" } } }\n",
      3, "'boot' is no reason"},
+    // a key's times
+    {MIN "key \"a\" { risk = \"yearly\" }\n", 3, "'risk' is 'yearly'"},
+    {MIN "key \"a\" { risk = \"daily\"\n risk = \"daily\" }\n", 4, "'risk' is given twice"},
+    {MIN "key \"a\" { lifetime = 4 }\n", 3, "'lifetime' is 4: it must be 5 to"},
+    {MIN "key \"a\" { lifetime = 0 }\n", 3, "'lifetime' is 0"},
+    {MIN "key \"a\" { window = 0 }\n", 3, "'window' is 0: it must be 1 to 3600"},
+    {MIN "key \"a\" { window = 3601 }\n", 3, "'window' is 3601"},
+    {MIN "key \"a\" { jitter = -1 }\n", 3, "'jitter' is -1"},
+    {MIN "key \"a\" { jitter = 1 }\n", 3, "'jitter' but no 'lifetime'"},
+    {MIN "key \"a\" {\n lifetime = 1000\n jitter = 501\n}\n", 6, "at most half of the lifetime"},
+    {MIN "key \"a\" {\n lifetime = 300\n}\n", 5, "at most the lifetime, 300"},
+    {MIN "key \"a\" { risk = \"hourly\" grace = 3500 }\n", 3, "'window' and 'grace'"},
+    {MIN "key \"a\" { lifetime = 1000 not-after = 999 }\n", 3, "at least the lifetime"},
     // the file's form
     {MIN "key \"a\" {\n", 0, "'}' is missing"},
     {MIN "key \"a\" { grant \"g\" { " GRANT "\n", 0, "'}' is missing"},
@@ -324,6 +412,8 @@ static void test_take_policy(void)
     CU_ASSERT_PTR_NULL(running->keeper.program);
     CU_ASSERT_EQUAL(running->lease_s, 30);
     CU_ASSERT_EQUAL(running->limits.connections, 2);
+    CU_ASSERT_PTR_NULL(running->metrics.socket);
+    CU_ASSERT_EQUAL(running->hook_count, 2);
     CU_ASSERT_EQUAL(running->operator_count, 2);
     CU_ASSERT_EQUAL(running->key_count, 2);
     CU_ASSERT_STRING_EQUAL(running->sha256, digest);
@@ -337,6 +427,8 @@ int main(void)
         {"defaults, and nothing granted", test_defaults},
         {"every option", test_values},
         {"keys and grants", test_keys},
+        {"a key's times, by risk or one by one", test_times},
+        {"a warning", test_warning},
         {"each fault with its line", test_faults},
         {"rates that are none", test_rates},
         {"reading again keeps what cannot change", test_take_policy},

@@ -44,6 +44,7 @@ static void test_defaults(void)
     CU_ASSERT_EQUAL(setup->fresh_interval_s, 300);
     CU_ASSERT_EQUAL(setup->max_stale_s, 900);
     CU_ASSERT_EQUAL(setup->rescan_s, 30);
+    CU_ASSERT(setup->metrics_socket == NULL && setup->metrics_textfile == NULL);
     CU_ASSERT_EQUAL_FATAL(setup->interface_count, 1);
     const struct setup_interface *interface = setup_find(setup, "wg0");
     CU_ASSERT_PTR_NOT_NULL_FATAL(interface);
@@ -55,12 +56,14 @@ static void test_defaults(void)
     CU_ASSERT_EQUAL(interface->move_port, 51900);
     CU_ASSERT_STRING_EQUAL(interface->pair, "");
     CU_ASSERT_EQUAL(interface->grace_s, 0);
+    CU_ASSERT_FALSE(interface->repair);
     CU_ASSERT_EQUAL_FATAL(interface->peer_count, 1);
     CU_ASSERT_STRING_EQUAL(interface->peers[0].key, "wg0");
     CU_ASSERT_EQUAL(interface->peers[0].endpoint.address.family, 0);
     CU_ASSERT_EQUAL(interface->peers[0].pair_endpoint.address.family, 0);
     CU_ASSERT_EQUAL(interface->peers[0].keepalive_s, 0);
     CU_ASSERT_EQUAL(interface->peers[0].required, SETUP_REQUIRED_AUTO);
+    CU_ASSERT_EQUAL(interface->peers[0].psk, SETUP_PSK_AUTO);
     CU_ASSERT_PTR_NULL(setup_find(setup, "wg1"));
     setup_free(setup);
     setup_free(must_read("# nothing\n"));
@@ -71,12 +74,13 @@ static void test_values(void)
 {
     struct setup *setup = must_read(
         "registry = \"dir:/srv/r\" trust = \"/t\" socket = \"/s\" log-vkey = \"/v\"\n"
+        "metrics-socket = \"/m.sock\" metrics-textfile = \"/m.prom\" metrics-interval = 3\n"
         "clock-tolerance = 5 fresh-interval = 10 max-stale = 20 rescan = 7\n"
         "interface \"wg0\" { key = \"alpha-key\" method = \"hold\" hold = \"tbf\" hold-limit = "
         "250\n"
-        "  move-address = \"fd00::1\" move-port = 4000 grace = 600 window = 60\n"
+        "  move-address = \"fd00::1\" move-port = 4000 grace = 600 window = 60 repair = true\n"
         "  peer \"beta\" { key = \"k2\" endpoint = \"[2001:db8::2]:51820\" keepalive = 25\n"
-        "    required = \"no\" allowed-ips = { \"10.0.0.2/32\", \"fd00:0:0:2::/64\" } }\n"
+        "    required = \"no\" psk = \"take\" allowed-ips = { \"10.0.0.2/32\", \"fd00:0:0:2::/64\" } }\n"
         "  peer \"gamma.example\" { endpoint = \"192.0.2.3:1\" required = \"yes\"\n"
         "    allowed-ips = { \"0.0.0.0/0\", \"::/0\", \"10.0.0.0/31\" } }\n"
         "}\n"
@@ -86,6 +90,9 @@ static void test_values(void)
         "  peer \"beta\" { pair-endpoint = \"192.0.2.2:51821\" " IPS " } }\n");
     CU_ASSERT_STRING_EQUAL(setup->trust_file, "/t");
     CU_ASSERT_EQUAL(setup->rescan_s, 7);
+    CU_ASSERT_STRING_EQUAL(setup->metrics_socket, "/m.sock");
+    CU_ASSERT_STRING_EQUAL(setup->metrics_textfile, "/m.prom");
+    CU_ASSERT_EQUAL(setup->metrics_interval_s, 3);
     CU_ASSERT_EQUAL_FATAL(setup->interface_count, 3);
     const struct setup_interface *interface = &setup->interfaces[0];
     CU_ASSERT_EQUAL(interface->method, SETUP_METHOD_HOLD);
@@ -93,6 +100,7 @@ static void test_values(void)
     CU_ASSERT_STRING_EQUAL(interface->move_address.text, "fd00::1");
     CU_ASSERT_EQUAL(interface->move_port, 4000);
     CU_ASSERT_EQUAL(interface->window_s, 60);
+    CU_ASSERT(interface->repair);
     CU_ASSERT_EQUAL_FATAL(interface->peer_count, 2);
     const struct setup_peer *beta = &interface->peers[0], *gamma = &interface->peers[1];
     CU_ASSERT_STRING_EQUAL(beta->key, "k2");
@@ -102,6 +110,7 @@ static void test_values(void)
     CU_ASSERT_EQUAL(beta->allowed_ips[1].bits, 64);
     CU_ASSERT_EQUAL(beta->allowed_ips[1].address.bytes[7], 2);
     CU_ASSERT_EQUAL(beta->required, SETUP_REQUIRED_NO);
+    CU_ASSERT_EQUAL(beta->psk, SETUP_PSK_TAKE);
     CU_ASSERT_STRING_EQUAL(gamma->key, "alpha-key");
     CU_ASSERT_EQUAL(gamma->endpoint.address.bytes[3], 3);
     CU_ASSERT_EQUAL(gamma->allowed_ip_count, 3);
@@ -134,6 +143,8 @@ static void test_faults(void)
         {"fresh-interval = 0\n", 1, "1 to 604800"},
         {"max-stale = 700000\n", 1, "1 to 604800"},
         {"rescan = 0\n", 1, "1 to 604800"},
+        {"metrics-socket = \"m\"\n", 1, "absolute path"},
+        {"metrics-interval = 0\n", 1, "1 to 604800"},
         {"rescan = 1s\n", 1, "rescan"},
         {"fresh-interval = 900\n", 0, "'max-stale' (900) must be more"},
         {"interface \"wg0\" { peer \"beta\" { " IPS " } }\n", 0, "'registry' is missing"},
@@ -141,6 +152,8 @@ static void test_faults(void)
         {"interface \"wg0\" { }\n\ninterface \"wg0\" { }\n", 3, "duplicate"},
         {"interface \"wg 0\" { }\n", 1, "cannot be an interface's name"},
         {"interface \"wg+0\" { }\n", 1, "needs 'key'"},
+        {IN_INTERFACE("repair = maybe"), 3, "repair"},
+        {IN_INTERFACE("repair = true\nrepair = true"), 4, "'repair' is given twice"},
         {"interface \"wg0\" {\n", 0, "a '}' is missing"},
         {"interface \"wg0\" { }\ninterface \"wg1\" {\n key = \"wg0\"\n}\n", 4,
          "key 'wg0' is interface 'wg0''s already"},
@@ -182,6 +195,7 @@ static void test_faults(void)
         {IN_PEER("pair-endpoint = \"beta:1\""), 5, "'pair-endpoint' is 'beta:1'"},
         {IN_PEER("keepalive = 65536"), 5, "0 to 65535"},
         {IN_PEER("required = \"maybe\""), 5, "auto, yes, no"},
+        {IN_PEER("psk = \"both\""), 5, "auto, make, take, none"},
         {IN_PEER("required = \"no\"\nrequired = \"no\""), 6, "'required' is given twice"},
         {IN_PEER(IPS), 5, "'allowed-ips' is given twice"},
         {IN_PEER("allowed-ip = \"x\""), 5, "allowed-ip"},

@@ -56,6 +56,8 @@ static struct record key_record(const struct state *state, enum record_event eve
     r.public_key[1] = (uint8_t)key[0];
     r.public_key[2] = 1;
     snprintf(r.lease, sizeof(r.lease), "%s", lease);
+    if (event == RECORD_KEY_IMPORTED)
+        r.purpose = PURPOSE_IMPORTED;
     if (event == RECORD_RELEASE_GRANTED) {
         r.actor.present = true;
         r.actor.uid = 5;
@@ -128,6 +130,9 @@ static void digest(const struct state *state, uint8_t out[32])
     const struct peers *peers = state_peers(state);
     for (size_t i = 0; i < peers->count; i++)
         crypto_generichash_update(&hash, (const uint8_t *)&peers->items[i], sizeof(struct peer));
+    const struct psks *psks = state_psks(state);
+    for (size_t i = 0; i < psks->count; i++)
+        crypto_generichash_update(&hash, (const uint8_t *)&psks->items[i], sizeof(struct psk));
     crypto_generichash_final(&hash, out, 32);
 }
 
@@ -697,6 +702,78 @@ static void fill_rotation(struct record *r, const struct state *state)
         memset(r->move_sha256, 'a', 64);
 }
 
+// What makes the record one about a link's preshared key.
+static void fill_psk(struct record *r, const struct state *state)
+{
+    bool release = r->event >= RECORD_RELEASE_GRANTED && r->event <= RECORD_LEASE_EXPIRED &&
+                   r->event != RECORD_RELEASE_DENIED;
+    bool step = r->event >= RECORD_PSK_GENERATED && r->event <= RECORD_PSK_DESTROYED;
+    // Half of the grants, and the outcomes of what was granted so.
+    if (r->event == RECORD_RELEASE_GRANTED ? random_below(2) : release && r->generation != 0)
+        return;
+    if (!release && !step)
+        return;
+    r->generation = 0;
+    r->purpose = release ? PURPOSE_PRESHARED : PURPOSE_NONE;
+    strcpy(r->peer, "beta");
+    bool takes = r->event == RECORD_PSK_RECEIVED || r->event == RECORD_PSK_DESTROYED;
+    strcpy(r->peer_key, takes || random_below(2) ? "takes" : "makes");
+    const struct psk *psk = psks_find(state_psks(state), r->key, r->peer, r->peer_key);
+    uint64_t highest = psk == NULL ? 0 : psk->made > psk->received ? psk->made : psk->received;
+    r->epoch = highest + 1 > 3 ? highest + 1 - random_below(4) : random_below(3);
+    if (r->event == RECORD_PSK_GENERATED && strcmp(r->peer_key, "makes") == 0)
+        r->receive_key[0] = 1;
+    if (r->event == RECORD_PSK_DESTROYED && psk != NULL)
+        r->epoch = psk->destroyed + 1;
+    if (r->event == RECORD_PSK_RECEIVED || (r->event == RECORD_PSK_SET && random_below(2)))
+        r->epoch = highest + (r->event == RECORD_PSK_RECEIVED && random_below(4) > 0);
+    if (r->event == RECORD_RELEASE_GRANTED && psk != NULL)
+        strcpy(r->method, psks_method(psk));
+}
+
+static void check_psks(const struct state *state)
+{
+    for (size_t i = 0; i < state_psks(state)->count; i++) {
+        const struct psk *psk = &state_psks(state)->items[i];
+        CU_ASSERT_PTR_EQUAL(psks_find(state_psks(state), psk->key, psk->host, psk->peer_key), psk);
+        CU_ASSERT(psk->made == 0 || psk->received == 0);
+        CU_ASSERT(psk->set == 0 || psks_has(psk, psk->set));
+    }
+}
+
+// A generation that was imported is released to be set again or rolled back to, and for nothing
+// else.
+static void test_imported(void)
+{
+    struct state *state = state_new();
+    CU_ASSERT_PTR_NOT_NULL_FATAL(state);
+    struct record r = next_record(state, RECORD_TOKEN_INITIALISED);
+    must(state, &r);
+    r = key_record(state, RECORD_KEY_IMPORTED, "a", 1, "");
+    r.purpose = PURPOSE_WIREGUARD;
+    refused(state, &r, "its purpose is not key.imported's");
+    r = key_record(state, RECORD_KEY_GENERATED, "a", 1, "");
+    r.purpose = PURPOSE_IMPORTED;
+    refused(state, &r, "its purpose is not key.generated's");
+    must_key(state, RECORD_KEY_IMPORTED, "a", 1, "");
+    must_key(state, RECORD_KEY_ACTIVATED, "a", 1, "");
+    for (enum record_reason reason = REASON_BOOT; reason < REASONS; reason++) {
+        char lease[3] = {'a', (char)('a' + (int)reason), '\0'};
+        r = key_record(state, RECORD_RELEASE_GRANTED, "a", 1, lease);
+        r.reason = reason;
+        if (reason == REASON_ROTATION || reason == REASON_OPERATOR)
+            refused(state, &r, "an imported generation may not be released");
+        else
+            must(state, &r);
+    }
+    must_key(state, RECORD_KEY_DEACTIVATED, "a", 1, "");
+    r = key_record(state, RECORD_RELEASE_GRANTED, "a", 1, "cc");
+    refused(state, &r, "a deactivated generation may not be released for BOOT");
+    r.reason = REASON_ROLLBACK;
+    must(state, &r);
+    state_free(state);
+}
+
 static struct record random_record(const struct state *state)
 {
     static const char *const keys[] = {"a", "b", "bb"};
@@ -720,6 +797,7 @@ static struct record random_record(const struct state *state)
         r.reason = REASON_ROLLBACK;
     r.time_us += random_below(8);
     fill_rotation(&r, state);
+    fill_psk(&r, state);
     return r;
 }
 
@@ -750,6 +828,7 @@ static void test_random(void)
             check_invariants(state, open);
             check_rotations(state);
             check_peers(state);
+            check_psks(state);
         }
         state_free(state);
     }
@@ -805,6 +884,7 @@ int main(void)
         {"a snapshot of odd names", test_snapshot_of_odd_names},
         {"digests of the state", test_digests},
         {"what is forgotten", test_forgetting},
+        {"an imported generation", test_imported},
         {"random records", test_random},
         {"many leases", test_many_leases},
         CU_TEST_INFO_NULL,

@@ -10,9 +10,13 @@
 
 #include <sodium.h>
 
-#define MOVED_TIMES    6    // that a move is told,
-#define MOVED_AGAIN_MS 8    // doubling from here
-#define HOT_MS         2000 // how long to look closely once asked whether we are ready
+#include "psk.h"
+
+#define MOVED_TIMES    6 // that a move is told,
+#define MOVED_AGAIN_MS 8 // doubling from here
+#define BUSY_AGAIN_MS  1000
+#define HOT_MS         2000 // how long to look closely once asked whether we are ready,
+#define BACK_MS        1000 // and after the move: it may be rolled back, and packets wait for that
 
 // ---- addresses ----
 
@@ -102,14 +106,27 @@ static struct device_allowed_ip *make_allowed_ips(const struct setup_peer *setup
     return allowed;
 }
 
-// Whom the new peer takes endpoint and preshared key from: the current one, where it is there.
+// A counterpart's peer from before custody knew it: it has the allowed-ips that are configured.
+static const struct device_peer *find_by_hand(const struct tended *tended,
+                                              const struct tended_peer *peer)
+{
+    for (size_t i = 0; i < tended->there->peer_count; i++)
+        if (plan_has_allowed_ips(&tended->there->peers[i], peer->setup))
+            return &tended->there->peers[i];
+    return NULL;
+}
+
+// Whom the new peer takes endpoint and preshared key from: the current one, where it is there; on
+// first contact the one that was made by hand.
 static const struct device_peer *
 find_before(const struct tended *tended, const struct tended_peer *peer, const uint8_t *public_key)
 {
     const uint8_t *current = counterparts_key(tended, peer);
-    if (current == NULL || sodium_memcmp(current, public_key, DEVICE_KEY_SIZE) == 0)
-        return NULL;
-    return device_view_peer(tended->there, current);
+    const struct device_peer *before =
+        current != NULL ? device_view_peer(tended->there, current) : find_by_hand(tended, peer);
+    bool itself =
+        before != NULL && sodium_memcmp(before->public_key, public_key, DEVICE_KEY_SIZE) == 0;
+    return itself ? NULL : before;
 }
 
 // Fills what makes `public_key` a peer, as far as it is not one yet.
@@ -200,9 +217,59 @@ static int record_move(struct tended *tended, struct tended_peer *peer, const ch
     return 0;
 }
 
+// Whether the log must hear that it is staged before it may hear of a move: all but the first key
+// of a counterpart.
+static bool is_unknown(const struct tended *tended, const struct tended_peer *peer,
+                       uint64_t generation)
+{
+    if (counterparts_key(tended, peer) == NULL)
+        return false;
+    for (size_t i = 0; i < tended->view->peer_count; i++)
+        if (tended->view->peers[i].generation == generation &&
+            strcmp(tended->view->peers[i].host, peer->setup->host) == 0 &&
+            strcmp(tended->view->peers[i].key, peer->setup->key) == 0)
+            return false;
+    return true;
+}
+
+// The log does not know what was made by hand: it goes when its grace is over, as an old generation
+// would. (After a restart it is drift's to tell of.)
+static void note_replaced(struct tended *tended, struct tended_peer *peer,
+                          const uint8_t *public_key)
+{
+    const struct device_peer *before = find_before(tended, peer, public_key);
+    if (before == NULL || counterparts_key(tended, peer) != NULL)
+        return;
+    memcpy(peer->replaced, before->public_key, DEVICE_KEY_SIZE);
+    peer->replaced_due_us = tended_now_us() + tended_grace_us(tended);
+}
+
+static int retire_replaced(struct tended *tended, struct tended_peer *peer, struct error *err)
+{
+    const struct device_peer *there = device_view_peer(tended->there, peer->replaced);
+    struct device_peer_change change = {.remove = true};
+    if (peer->replaced_due_us == 0)
+        return 0;
+    int64_t left_ms = (peer->replaced_due_us - tended_now_us()) / 1000;
+    if (left_ms > 0) {
+        if (device_now_ms() + left_ms + 1 < tended->due_ms)
+            tended->due_ms = device_now_ms() + left_ms + 1;
+        return 0;
+    }
+    memcpy(change.public_key, peer->replaced, DEVICE_KEY_SIZE);
+    // Somebody gave it allowed-ips again: then it is theirs.
+    if (there != NULL && there->allowed_count == 0 && set_peers(tended, &change, 1, err) != 0)
+        return -1;
+    peer->replaced_due_us = 0;
+    return 0;
+}
+
 static int move(struct tended *tended, struct tended_peer *peer, const struct plan_step *step,
                 struct error *err)
 {
+    if (is_unknown(tended, peer, step->generation) && stage(tended, peer, step, err) != 0)
+        return -1;
+    note_replaced(tended, peer, step->public_key);
     if (give_allowed_ips(tended, peer, step->public_key, err) != 0)
         return -1;
     peer->unrecorded_generation = step->generation;
@@ -244,16 +311,23 @@ static int carry_out(struct tended *tended, struct tended_peer *peer, const stru
     return 0;
 }
 
+int counterparts_repair(struct tended *tended, const struct tended_peer *peer,
+                        const uint8_t *public_key, struct error *err)
+{
+    return give_allowed_ips(tended, peer, public_key, err);
+}
+
 // ---- a pass ----
 
-static void tell_refusals(struct tended *tended, const struct tended_peer *peer,
-                          const struct refusals *refusals)
+void counterparts_tell_refusals(struct tended *tended, const struct tended_peer *peer,
+                                const struct refusals *refusals)
 {
     for (size_t i = 0; i < refusals->count; i++) {
         const struct refusal *refusal = &refusals->items[i];
         char detail[DETAIL_MAX + 1];
         if (refusal->told)
             continue;
+        tended->counts.refused[refusal->kind]++;
         snprintf(detail, sizeof detail, "%s: %.100s: %.300s", refusal_kind_name(refusal->kind),
                  refusal->path, refusal->message);
         tended_tell(tended, "%s: a note is refused: %s", peer->setup->host, detail);
@@ -278,17 +352,39 @@ static void tell_staleness(struct tended *tended, struct tended_peer *peer)
                                      peer->setup->host, peer->setup->key, "", NULL);
 }
 
-static int look_at(struct tended *tended, struct tended_peer *peer, struct error *err)
+static int read_notes(struct tended *tended, struct tended_peer *peer, struct error *err)
 {
     const struct setup *setup = tended->world->setup;
     struct counterpart_times times = {.now_us = tended_now_us(),
                                       .tolerance_us = setup->clock_tolerance_s * INT64_C(1000000),
                                       .max_stale_us = setup->max_stale_s * INT64_C(1000000)};
-    int rc = counterpart_look(peer->counterpart, tended->world->registry, tended->world->trust,
-                              tended->view, &times, &peer->says, err);
-    tell_refusals(tended, peer, counterpart_refusals(peer->counterpart));
+    return counterpart_look(peer->counterpart, tended->world->registry, tended->world->trust,
+                            tended->view, &times, &peer->says, err);
+}
+
+static int look_at(struct tended *tended, struct tended_peer *peer, struct error *err)
+{
+    int rc = read_notes(tended, peer, err);
+    counterparts_tell_refusals(tended, peer, counterpart_refusals(peer->counterpart));
     tell_staleness(tended, peer);
     return rc;
+}
+
+static void look_soon(struct tended *tended)
+{
+    int64_t due = device_now_ms() + BUSY_AGAIN_MS;
+    if (due < tended->due_ms)
+        tended->due_ms = due;
+}
+
+int counterparts_read(struct tended *tended, struct error *err)
+{
+    for (size_t i = 0; i < tended->peer_count; i++) {
+        if (read_notes(tended, &tended->peers[i], err) != 0)
+            return -1;
+        tended->peers[i].look = false;
+    }
+    return 0;
 }
 
 static int tend(struct tended *tended, struct tended_peer *peer, const char **yield,
@@ -316,15 +412,33 @@ static int tend(struct tended *tended, struct tended_peer *peer, const char **yi
     peer->watch = plan.watch;
     if (plan.yield)
         *yield = peer->setup->host;
-    for (size_t i = 0; i < plan.count; i++)
+    size_t done = 0;
+    bool whole = true;
+    for (size_t i = 0; i < plan.count; i++) {
+        whole = whole && plan.steps[i].kind != PLAN_REPAIR;
+        // What an interface lost that was whole is drift; what one lacks that is new is put there.
+        if (plan.steps[i].kind == PLAN_REPAIR && peer->whole)
+            continue;
+        // A new key is not acknowledged while the link's ends may have different preshared keys:
+        // its host would force a handshake that fails.
+        if (plan.steps[i].kind == PLAN_STAGE && psk_is_busy(tended, peer)) {
+            look_soon(tended);
+            continue;
+        }
         if (carry_out(tended, peer, &plan.steps[i], err) != 0)
             return -1;
+        done++;
+    }
+    if (retire_replaced(tended, peer, err) != 0)
+        return -1;
+    if (whole && plan_current(tended->view, peer->setup->host, peer->setup->key) != NULL)
+        peer->whole = true;
     if (plan.due_us != 0) {
         int64_t in_ms = (plan.due_us - in.now_us) / 1000 + 1;
         if (device_now_ms() + in_ms < tended->due_ms)
             tended->due_ms = device_now_ms() + in_ms;
     }
-    if (plan.count > 0)
+    if (done > 0)
         tended->dirty = true; // see what the log and the interface say now
     return rc;
 }
@@ -437,7 +551,7 @@ static int take_over(struct tended *tended, struct tended_peer *peer, uint64_t g
     }
     if (generation == peer->answered_generation) {
         tell_moved(tended, peer, generation);
-        tended->hot_until_ms = 0;
+        tended->hot_until_ms = device_now_ms() + BACK_MS;
     }
     return 0;
 }

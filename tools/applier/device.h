@@ -45,6 +45,8 @@ struct device_ops {
     // The public key of the private key in use now; all zeros when the device has none.
     int (*get_public_key)(const char *interface, uint8_t public_key[DEVICE_KEY_SIZE],
                           struct error *err);
+    // The private key itself, clamped, into 32 bytes of guarded memory; all zeros when it has none.
+    int (*get_private_key)(const char *interface, uint8_t *private_key, struct error *err);
     // Calls `found` for each WireGuard device of this backend.
     int (*list)(device_found *found, void *context, struct error *err);
 };

@@ -10,6 +10,8 @@
 
 #include <linux/netlink.h>
 
+#include <sodium.h>
+
 #include "device_backend.h"
 #include "netlink.h"
 #include "netlink_peers.h"
@@ -113,12 +115,12 @@ static int kernel_set_private_key(const char *interface, const uint8_t private_k
     return conclude(rc, &answer, interface, "setting the private key", err);
 }
 
-static int kernel_get_public_key(const char *interface, uint8_t public_key[DEVICE_KEY_SIZE],
-                                 struct error *err)
+// Reads what `device`, whose interface and place for a private key are set, has room for.
+static int read_device(const char *interface, uint8_t *private_key, struct netlink_device *device,
+                       struct error *err)
 {
     struct netlink_talk *talk;
     struct netlink_answer answer;
-    struct netlink_device device;
     int64_t deadline = device_now_ms() + NETLINK_TALK_TIMEOUT_MS;
     uint16_t family;
     int rc;
@@ -127,20 +129,36 @@ static int kernel_get_public_key(const char *interface, uint8_t public_key[DEVIC
     // A dump that spans several messages may be overtaken by a change: then what it told is not one
     // state.
     do {
-        device = (struct netlink_device){.interface = interface};
+        *device = (struct netlink_device){.interface = interface, .private_key = private_key};
         rc = netlink_talk_ask(talk,
                               netlink_ask_device(netlink_talk_request(talk), family,
                                                  netlink_talk_seq(talk), interface),
-                              netlink_read_device, &device, &answer, err);
+                              netlink_read_device, device, &answer, err);
     } while (rc == 0 && answer.interrupted && device_now_ms() < deadline);
     netlink_talk_close(talk);
     if (conclude(rc, &answer, interface, "reading the device", err) != 0)
         return -1;
-    if (!device.seen)
+    if (!device->seen)
         return error_set(err, ERROR_DATA_LOSS, "netlink: no answer about interface '%s'",
                          interface);
+    return 0;
+}
+
+static int kernel_get_public_key(const char *interface, uint8_t public_key[DEVICE_KEY_SIZE],
+                                 struct error *err)
+{
+    struct netlink_device device;
+    if (read_device(interface, NULL, &device, err) != 0)
+        return -1;
     memcpy(public_key, device.public_key, DEVICE_KEY_SIZE);
     return 0;
+}
+
+static int kernel_get_private_key(const char *interface, uint8_t *private_key, struct error *err)
+{
+    struct netlink_device device;
+    sodium_memzero(private_key, DEVICE_KEY_SIZE);
+    return read_device(interface, private_key, &device, err);
 }
 
 static int kernel_list(device_found *found, void *context, struct error *err)
@@ -164,6 +182,7 @@ const struct device_ops device_kernel = {
     .find = kernel_find,
     .set_private_key = kernel_set_private_key,
     .get_public_key = kernel_get_public_key,
+    .get_private_key = kernel_get_private_key,
     .list = kernel_list,
 };
 

@@ -235,19 +235,41 @@ static int userspace_set_private_key(const char *interface,
     return rc;
 }
 
+// Reads the device; the answer has its private key. NULL with `err`.
+static struct uapi_answer *ask_device(const char *interface, struct error *err)
+{
+    static const char request[] = "get=1\n\n";
+    struct uapi_answer *answer = uapi_answer_new();
+    if (answer == NULL) {
+        error_set(err, ERROR_RESOURCE_EXHAUSTED, "no guarded memory for an answer: %s",
+                  strerror(errno));
+        return NULL;
+    }
+    if (converse(interface, request, sizeof request - 1, answer, "reading the device", err) == 0)
+        return answer;
+    uapi_answer_free(answer);
+    return NULL;
+}
+
 static int userspace_get_public_key(const char *interface, uint8_t public_key[DEVICE_KEY_SIZE],
                                     struct error *err)
 {
-    static const char request[] = "get=1\n\n";
-    int rc = -1;
-    struct uapi_answer *answer = uapi_answer_new();
+    struct uapi_answer *answer = ask_device(interface, err);
     if (answer == NULL)
-        return error_set(err, ERROR_RESOURCE_EXHAUSTED, "no guarded memory for an answer: %s",
-                         strerror(errno));
-    if (converse(interface, request, sizeof request - 1, answer, "reading the device", err) == 0)
-        rc = uapi_answer_public_key(answer, public_key, err);
+        return -1;
+    int rc = uapi_answer_public_key(answer, public_key, err);
     uapi_answer_free(answer);
     return rc;
+}
+
+static int userspace_get_private_key(const char *interface, uint8_t *private_key, struct error *err)
+{
+    struct uapi_answer *answer = ask_device(interface, err);
+    if (answer == NULL)
+        return -1;
+    uapi_answer_private_key(answer, private_key);
+    uapi_answer_free(answer);
+    return 0;
 }
 
 static int userspace_list(device_found *found, void *context, struct error *err)
@@ -275,6 +297,7 @@ const struct device_ops device_userspace = {
     .find = userspace_find,
     .set_private_key = userspace_set_private_key,
     .get_public_key = userspace_get_public_key,
+    .get_private_key = userspace_get_private_key,
     .list = userspace_list,
 };
 

@@ -224,7 +224,11 @@ int netlink_read_device(const struct nlmsghdr *message, void *context, struct er
                                  device->interface, (unsigned)mnl_attr_get_payload_len(attr));
             memcpy(device->public_key, mnl_attr_get_payload(attr), sizeof device->public_key);
             break;
-        default: // peers, and the private key, which is left where it is
+        case WGDEVICE_A_PRIVATE_KEY:
+            if (device->private_key != NULL && mnl_attr_get_payload_len(attr) == DEVICE_KEY_SIZE)
+                memcpy(device->private_key, mnl_attr_get_payload(attr), DEVICE_KEY_SIZE);
+            break;
+        default: // peers
             break;
         }
     }

@@ -57,6 +57,7 @@ struct netlink_device {
     const char *interface;               // asked for; an answer about another is refused
     bool seen;                           // an answer about it came
     uint8_t public_key[DEVICE_KEY_SIZE]; // all zeros: the device has no key
+    uint8_t *private_key;                // guarded memory to copy it into; NULL: leave it there
 };
 int netlink_read_device(const struct nlmsghdr *message, void *device /* struct netlink_device * */,
                         struct error *err);

@@ -22,6 +22,19 @@ static const struct custody_peer *find(const struct plan_counterpart *in, uint64
     return NULL;
 }
 
+unsigned plan_leftovers(const struct custody_view *view, const struct counterpart_says *says,
+                        const char *host, const char *key)
+{
+    unsigned count = 0;
+    for (size_t i = 0; i < view->peer_count; i++) {
+        const struct custody_peer *each = &view->peers[i];
+        bool announced = says->has_pre_active && says->pre_active.generation == each->generation;
+        count += strcmp(each->host, host) == 0 && strcmp(each->key, key) == 0 &&
+                 each->state == CUSTODY_PEER_STAGED && each->moved_us == 0 && !announced;
+    }
+    return count;
+}
+
 const struct custody_peer *plan_current(const struct custody_view *view, const char *host,
                                         const char *key)
 {
@@ -40,7 +53,7 @@ static const struct counterpart_ended *find_ended(const struct plan_counterpart 
     return NULL;
 }
 
-static bool has_prefixes(const struct device_peer *peer, const struct setup_peer *setup)
+bool plan_has_allowed_ips(const struct device_peer *peer, const struct setup_peer *setup)
 {
     if (peer->allowed_count != setup->allowed_ip_count)
         return false;
@@ -103,13 +116,14 @@ static uint64_t plan_moves(const struct plan_counterpart *in, const struct custo
     const struct bundle *next = says->has_pre_active ? &says->pre_active : NULL;
     const struct device_peer *taken =
         next != NULL ? device_view_peer(in->device, next->public_key) : NULL;
-    if (taken != NULL && next->generation > current->generation && has_prefixes(taken, in->setup)) {
+    if (taken != NULL && next->generation > current->generation &&
+        plan_has_allowed_ips(taken, in->setup)) {
         add(plan, PLAN_MOVE, next->generation, next->public_key, false, "it had taken over");
         return next->generation;
     }
     const struct device_peer *there = device_view_peer(in->device, current->public_key);
     if (find_ended(in, current->generation) == NULL &&
-        (there == NULL || !has_prefixes(there, in->setup)))
+        (there == NULL || !plan_has_allowed_ips(there, in->setup)))
         add(plan, PLAN_REPAIR, current->generation, current->public_key, false, "");
     return current->generation;
 }
@@ -236,14 +250,20 @@ struct plan_own plan_for_own(const struct custody_view *view,
     if (view->suspended)
         return own;
     if (active == NULL) {
-        // The first key; or, after a revocation, its replacement, which waits for nobody.
-        if (next == NULL || (is_key(next, device_key) && !rotating))
+        // The first key; or, after a revocation, its replacement, which waits for nobody, but for
+        // its rotation to be open.
+        bool replaces = plan_in_state(view, CUSTODY_KEY_COMPROMISED) != NULL;
+        if (next == NULL || (is_key(next, device_key) && !rotating) || (replaces && !rotating))
             return own;
         own = (struct plan_own){PLAN_SET_KEY, next->generation,
                                 rotating ? CUSTODY_REASON_ROTATION : CUSTODY_REASON_BOOT};
         return own;
     }
     own.generation = active->generation;
+    if (view->rotation_generation == active->generation && is_key(active, device_key)) {
+        own.kind = PLAN_REPLACED;
+        return own;
+    }
     if (rotating && is_key(next, device_key)) {
         own.kind = PLAN_TAKE_OVER;
         own.generation = next->generation;

@@ -56,9 +56,17 @@ struct plan_counterpart {
 
 void plan_for_counterpart(const struct plan_counterpart *in, struct plan *plan);
 
+// Whether the peer's allowed-ips are exactly those that are configured.
+bool plan_has_allowed_ips(const struct device_peer *peer, const struct setup_peer *setup);
+
 // The counterpart's generation that has, by our log, the allowed-ips; NULL: none.
 const struct custody_peer *plan_current(const struct custody_view *view, const char *host,
                                         const char *key);
+
+// A counterpart's generations that are staged on the interface by our log, and that it does not
+// announce any more.
+unsigned plan_leftovers(const struct custody_view *view, const struct counterpart_says *says,
+                        const char *host, const char *key);
 
 // ---- our own key ----
 
@@ -67,6 +75,7 @@ enum plan_own_kind {
     PLAN_SET_KEY,   // release `generation` for `reason` and set it
     PLAN_ROTATE,    // a rotation to `generation` is open: go on with it
     PLAN_TAKE_OVER, // … and the interface has that key already: see whether it is confirmed
+    PLAN_REPLACED,  // … and that is the active one: it replaces a compromised one
 };
 
 struct plan_own {

@@ -12,6 +12,7 @@
 #include "counterparts.h"
 #include "cutover.h"
 #include "paired.h"
+#include "psk.h"
 
 #define ALIVE_S              180  // a peer without a handshake for longer has no session
 #define READY_MS             1000 // for answers inside the tunnel
@@ -39,6 +40,7 @@ static int end_rotation(struct tended *tended, uint64_t generation, bool confirm
         return tended_from_library(tended, &theirs, "ending the rotation", err);
     tended_tell(tended, "rotation to generation %" PRIu64 " %s%s%s", generation,
                 confirmed ? "confirmed" : "rolled back", detail[0] != '\0' ? ": " : "", detail);
+    confirmed ? tended->counts.confirmed++ : tended->counts.rolled_back++;
     tended->rotation = 0;
     tended->dirty = true;
     return 0;
@@ -46,8 +48,8 @@ static int end_rotation(struct tended *tended, uint64_t generation, bool confirm
 
 // A counterpart's step with our key. What cannot be recorded stops nothing.
 static void record_theirs(struct tended *tended, const struct tended_peer *peer,
-                          enum custody_peer_state state, enum custody_peer_state acknowledged,
-                          const char *detail)
+                          uint64_t generation, enum custody_peer_state state,
+                          enum custody_peer_state acknowledged, const char *detail)
 {
     struct custody_error theirs = {0};
     struct error err;
@@ -55,7 +57,7 @@ static void record_theirs(struct tended *tended, const struct tended_peer *peer,
                                      .state = state,
                                      .peer = peer->setup->host,
                                      .peer_key = peer->setup->key,
-                                     .generation = tended->view->rotation_generation,
+                                     .generation = generation,
                                      .acknowledged = acknowledged,
                                      .detail = detail};
     if (tended->world->custody == NULL ||
@@ -120,20 +122,29 @@ static void settle_required(struct tended *tended)
     }
 }
 
+// What the counterpart has signed about a generation of ours; its state is PEER_NONE where it has
+// not.
+static int look_for(struct tended *tended, struct tended_peer *peer, const struct custody_key *key,
+                    struct acknowledgement *ack, struct error *err)
+{
+    struct acknowledgements_own own = {.host = tended->world->own_host,
+                                       .key = tended->setup->key,
+                                       .generation = key->generation,
+                                       .public_key = key->public_key,
+                                       .now_us = tended_now_us(),
+                                       .tolerance_us = tended->world->setup->clock_tolerance_s *
+                                                       INT64_C(1000000)};
+    memset(ack, 0, sizeof *ack);
+    return acknowledgements_look(peer->acknowledgements, tended->world->registry,
+                                 tended->world->trust, &own, ack, err);
+}
+
 static int take_acknowledgement(struct tended *tended, struct tended_peer *peer, struct error *err)
 {
     const struct custody_key *next =
         plan_generation(tended->view, tended->view->rotation_generation);
-    struct acknowledgement ack = {0};
-    struct acknowledgements_own own = {.host = tended->world->own_host,
-                                       .key = tended->setup->key,
-                                       .generation = next->generation,
-                                       .public_key = next->public_key,
-                                       .now_us = tended_now_us(),
-                                       .tolerance_us = tended->world->setup->clock_tolerance_s *
-                                                       INT64_C(1000000)};
-    int rc = acknowledgements_look(peer->acknowledgements, tended->world->registry,
-                                   tended->world->trust, &own, &ack, err);
+    struct acknowledgement ack;
+    int rc = look_for(tended, peer, next, &ack, err);
     size_t length = 0;
     if (ack.state != PEER_STAGED ||
         sodium_hex2bin(peer->move_sha256, sizeof peer->move_sha256, ack.move_sha256,
@@ -143,7 +154,8 @@ static int take_acknowledgement(struct tended *tended, struct tended_peer *peer,
     if (!peer->acknowledged) {
         tended_tell(tended, "%s has staged generation %" PRIu64, peer->setup->host,
                     next->generation);
-        record_theirs(tended, peer, CUSTODY_PEER_ACKNOWLEDGED, CUSTODY_PEER_STAGED, NULL);
+        record_theirs(tended, peer, next->generation, CUSTODY_PEER_ACKNOWLEDGED,
+                      CUSTODY_PEER_STAGED, NULL);
     }
     peer->acknowledged = true;
     return rc;
@@ -258,16 +270,19 @@ static int confirm(struct attempt *attempt, struct error *err)
     report(tended, attempt->released, true, "");
     for (size_t i = 0; i < attempt->cutover.peer_count; i++)
         if (attempt->cutover.peers[i].moved)
-            record_theirs(tended, attempt->of[i], CUSTODY_PEER_ACKNOWLEDGED, CUSTODY_PEER_MOVED,
-                          NULL);
+            record_theirs(tended, attempt->of[i], attempt->cutover.generation,
+                          CUSTODY_PEER_ACKNOWLEDGED, CUSTODY_PEER_MOVED, NULL);
     for (size_t i = 0; i < tended->peer_count; i++)
         if (!tended->peers[i].required && !tended->peers[i].late) {
             tended->peers[i].late = true;
-            record_theirs(tended, &tended->peers[i], CUSTODY_PEER_LATE, 0,
-                          "no handshake lately: it converges from the registry");
+            record_theirs(tended, &tended->peers[i], attempt->cutover.generation, CUSTODY_PEER_LATE,
+                          0, "no handshake lately: it converges from the registry");
         }
-    if (attempt->cutover.hold != NULL)
+    if (attempt->cutover.hold != NULL) {
+        tended->counts.has_held = true;
+        tended->counts.held_ms = attempt->cutover.held_ms;
         tended_tell(tended, "outgoing packets waited for %d ms", attempt->cutover.held_ms);
+    }
     return end_rotation(tended, attempt->cutover.generation, true, "", err);
 }
 
@@ -299,6 +314,19 @@ static int roll_back(struct attempt *attempt, const struct error *why, struct er
     custody_released_free(old);
     return rc == 0 ? end_rotation(tended, attempt->cutover.generation, false, why->message, err)
                    : -1;
+}
+
+// A counterpart that was started again while it was asked has another secret, which it acknowledged
+// before it answered.
+static int take_secrets_again(struct attempt *attempt, struct error *err)
+{
+    for (size_t i = 0; i < attempt->cutover.peer_count; i++) {
+        struct tended_peer *peer = attempt->of[i];
+        if (take_acknowledgement(attempt->tended, peer, err) != 0)
+            return -1;
+        memcpy(attempt->cutover.peers[i].move_sha256, peer->move_sha256, sizeof peer->move_sha256);
+    }
+    return 0;
 }
 
 // Has packets go by the second device, where there is one.
@@ -333,6 +361,7 @@ static int cut_over(struct attempt *attempt, struct error *err)
         return -1;
     // Last: they look closely for a moment only.
     if (cutover_ask_ready(&attempt->cutover, READY_MS, err) != 0 ||
+        take_secrets_again(attempt, err) != 0 ||
         release(tended, attempt->cutover.generation, CUSTODY_REASON_ROTATION, &attempt->released,
                 err) != 0) {
         paired_return(tended);
@@ -375,6 +404,20 @@ static int again_or_end(struct tended *tended, const struct error *why, struct e
     return why->code == ERROR_OK ? 0 : -1;
 }
 
+// A counterpart with which a handshake might fail now; NULL: none.
+static const char *find_busy(const struct tended *tended)
+{
+    for (size_t i = 0; i < tended->peer_count; i++)
+        if (tended->peers[i].required && psk_is_busy(tended, &tended->peers[i]))
+            return tended->peers[i].setup->host;
+    return NULL;
+}
+
+int rotation_give_up(struct tended *tended, const char *why, struct error *err)
+{
+    return end_rotation(tended, tended->view->rotation_generation, false, why, err);
+}
+
 int rotation_go_on(struct tended *tended, const char *yield, struct error *err)
 {
     struct attempt attempt;
@@ -393,6 +436,11 @@ int rotation_go_on(struct tended *tended, const char *yield, struct error *err)
     }
     if (rc < 0)
         return again_or_end(tended, &why, err);
+    if ((missing = find_busy(tended)) != NULL) {
+        snprintf(why.message, sizeof why.message,
+                 "the preshared key with %s is being replaced: that comes first", missing);
+        return again_or_end(tended, &why, err);
+    }
     if (attempt_make(&attempt, tended, err) != 0)
         return -1;
     rc = cut_over(&attempt, &why);
@@ -400,6 +448,19 @@ int rotation_go_on(struct tended *tended, const char *yield, struct error *err)
     if (rc == 0 || tended->rotation == 0) // ended, one way or the other
         return 0;
     return again_or_end(tended, &why, err);
+}
+
+// Whether the counterparts are reached under the key that is set. Whoever answers inside the tunnel
+// (not by the pair) has moved: what we send has the new session, and is dropped before that. Of
+// others a handshake is waited for, which comes only where there is no session yet.
+static int prove(const struct tended *tended, struct cutover *cutover, struct error *err)
+{
+    bool all = !tended->by_pair;
+    for (size_t i = 0; i < cutover->peer_count; i++)
+        all = all && cutover->peers[i].has_move_address;
+    if (all && cutover_ask_ready(cutover, READY_MS, err) == 0)
+        return 0;
+    return cutover_probe(cutover, TAKE_OVER_MS, err);
 }
 
 int rotation_take_over(struct tended *tended, struct error *err)
@@ -415,9 +476,9 @@ int rotation_take_over(struct tended *tended, struct error *err)
         return -1;
     attempt.cutover.hold = NULL; // nothing is held: the traffic flows as it can
     attempt.cutover.guard = NULL;
-    int rc = cutover_probe(&attempt.cutover, TAKE_OVER_MS, &why);
-    tended->settle_ms = device_now_ms() + SETTLE_MS;
     tended->by_pair = tended->pair != NULL && pair_is_away(tended->pair);
+    int rc = prove(tended, &attempt.cutover, &why);
+    tended->settle_ms = device_now_ms() + SETTLE_MS;
     if (rc == 0)
         paired_return(tended);
     if (rc == 0)
@@ -428,6 +489,53 @@ int rotation_take_over(struct tended *tended, struct error *err)
     else
         rc = again_or_end(tended, &why, err);
     attempt_free(&attempt);
+    return rc;
+}
+
+int rotation_replaced(struct tended *tended, struct error *err)
+{
+    struct attempt attempt;
+    struct error why = {.code = ERROR_OK};
+    settle_required(tended);
+    if (attempt_make(&attempt, tended, err) != 0)
+        return -1;
+    attempt.cutover.hold = NULL;
+    attempt.cutover.guard = NULL;
+    int rc = cutover_probe(&attempt.cutover, READY_MS, &why);
+    tended->settle_ms = device_now_ms() + SETTLE_MS;
+    // It is in use either way: there is nothing to go back to.
+    if (rc == 0 || is_over(tended))
+        rc =
+            end_rotation(tended, attempt.cutover.generation, true, rc == 0 ? "" : why.message, err);
+    else
+        rc = again_or_end(tended, &why, err);
+    attempt_free(&attempt);
+    return rc;
+}
+
+int rotation_take_drops(struct tended *tended, struct error *err)
+{
+    int rc = 0;
+    for (size_t i = 0; i < tended->view->generation_count; i++) {
+        const struct custody_key *key = &tended->view->generations[i];
+        if (key->state != CUSTODY_KEY_COMPROMISED)
+            continue;
+        for (size_t j = 0; j < tended->peer_count; j++) {
+            struct tended_peer *peer = &tended->peers[j];
+            struct acknowledgement ack;
+            if (peer->dropped_generation >= key->generation)
+                continue;
+            if (look_for(tended, peer, key, &ack, err) != 0)
+                rc = -1;
+            if (ack.state != PEER_RETIRED)
+                continue;
+            peer->dropped_generation = key->generation;
+            tended_tell(tended, "%s has dropped generation %" PRIu64, peer->setup->host,
+                        key->generation);
+            record_theirs(tended, peer, key->generation, CUSTODY_PEER_ACKNOWLEDGED,
+                          CUSTODY_PEER_RETIRED, NULL);
+        }
+    }
     return rc;
 }
 

@@ -15,6 +15,7 @@
 #include <sodium.h>
 
 #include "link_watch.h"
+#include "metrics.h"
 #include "retry.h"
 #include "tended.h"
 
@@ -32,6 +33,8 @@ struct server {
     struct tended_world world;
     struct tended **tended;
     size_t count;
+    struct metrics *metrics; // NULL: none
+    struct metrics_source told;
     struct link_watch *links;
     int signals; // signalfd
     bool ended, ready;
@@ -138,6 +141,15 @@ static int load_parts(struct server *server, struct error *err)
     return 0;
 }
 
+// What is told is what is tended now.
+static int open_metrics(struct server *server, struct error *err)
+{
+    server->told = (struct metrics_source){
+        .world = &server->world, .tended = server->tended, .count = server->count};
+    server->metrics = metrics_open(server->setup, &server->told, err);
+    return server->metrics != NULL ? 0 : -1;
+}
+
 static int load(struct server *server, struct error *err)
 {
     if (load_parts(server, err) != 0)
@@ -161,6 +173,8 @@ static void reload(struct server *server)
         return;
     }
     unload(&fresh); // it was right: now in place
+    metrics_close(server->metrics);
+    server->metrics = NULL;
     unload(server);
     server->world = world;
     if (load(server, &err) != 0) {
@@ -168,6 +182,8 @@ static void reload(struct server *server)
         server->ended = true; // it changed between two readings; whoever supervises starts anew
         return;
     }
+    if (open_metrics(server, &err) != 0)
+        fprintf(stderr, "%s\n", err.message);
     custody_close(server->world.custody);
     server->world.custody = NULL;
     server->connect_ms = 0;
@@ -294,7 +310,8 @@ static void take_registry(struct server *server)
     if (server->registry == NULL)
         return;
     bool rescan = device_now_ms() >= server->rescan_ms;
-    if (registry_drain(server->registry, changed, server, &err) != 0)
+    server->world.registry_gone = registry_drain(server->registry, changed, server, &err) != 0;
+    if (server->world.registry_gone)
         say(server, &err);
     if (!rescan)
         return;
@@ -322,14 +339,15 @@ static int64_t earliest(const struct server *server)
         due = server->connect_ms;
     if (server->registry != NULL && server->rescan_ms < due)
         due = server->rescan_ms;
-    return due;
+    int64_t metrics = metrics_due_ms(server->metrics);
+    return metrics < due ? metrics : due;
 }
 
 // Returns -1 when a watch is broken for good.
 static int wait_for_something(struct server *server, struct error *err)
 {
     size_t used = 0;
-    struct pollfd *fds = calloc(LINK_WATCH_FDS + 3 + 2 * server->count, sizeof *fds);
+    struct pollfd *fds = calloc(LINK_WATCH_FDS + 4 + 2 * server->count, sizeof *fds);
     if (fds == NULL)
         return error_set(err, ERROR_RESOURCE_EXHAUSTED, "out of memory for %zu interfaces",
                          server->count);
@@ -341,6 +359,7 @@ static int wait_for_something(struct server *server, struct error *err)
     fds[used++] = (struct pollfd){
         .fd = server->world.custody != NULL ? custody_fd(server->world.custody) : -1,
         .events = POLLIN};
+    fds[used++] = (struct pollfd){.fd = metrics_fd(server->metrics), .events = POLLIN};
     for (size_t i = 0; i < server->count; i++)
         fds[used++] = (struct pollfd){
             .fd = server->tended[i]->moves != NULL ? moves_fd(server->tended[i]->moves) : -1,
@@ -397,11 +416,14 @@ static int loop(struct server *server, struct error *err)
             sd_notify(0, "READY=1");
             server->ready = true;
         }
+        // Its answer may have come with another one, and so wake nobody.
+        take_watch(server);
         if (wait_for_something(server, err) != 0)
             return -1;
         take_signals(server);
         take_watch(server);
         take_registry(server);
+        metrics_work(server->metrics);
     }
     sd_notify(0, "STOPPING=1");
     return 0;
@@ -425,8 +447,9 @@ int serve(const char *path, const struct apply_settings *settings, struct error 
     struct server server = {.path = path, .given = settings, .signals = -1};
     int rc = -1;
     if (open_signals(&server, err) == 0 && link_watch_open(&server.links, err) == 0 &&
-        load(&server, err) == 0)
+        load(&server, err) == 0 && open_metrics(&server, err) == 0)
         rc = loop(&server, err);
+    metrics_close(server.metrics);
     unload(&server);
     custody_close(server.world.custody);
     link_watch_close(server.links);

@@ -231,6 +231,11 @@ static int check_seconds(cfg_t *section, cfg_opt_t *option)
     return check_number(section, option, 0, 10L * 366 * 86400);
 }
 
+static int check_flag(cfg_t *section, cfg_opt_t *option)
+{
+    return note_seen(section, option);
+}
+
 static int check_path(cfg_t *section, cfg_opt_t *option)
 {
     if (note_seen(section, option) != 0)
@@ -270,6 +275,7 @@ static int check_key(cfg_t *section, cfg_opt_t *option)
 static const char *const method_names[] = {"auto", "hold", "pair", "poll", NULL};
 static const char *const hold_names[] = {"auto", "plug", "tbf", NULL};
 static const char *const required_names[] = {"auto", "yes", "no", NULL};
+static const char *const psk_names[] = {"auto", "make", "take", "none", NULL};
 
 static int find_word(const char *const *words, const char *word)
 {
@@ -308,6 +314,11 @@ static int check_hold(cfg_t *section, cfg_opt_t *option)
 static int check_required(cfg_t *section, cfg_opt_t *option)
 {
     return check_word(section, option, required_names);
+}
+
+static int check_psk(cfg_t *section, cfg_opt_t *option)
+{
+    return check_word(section, option, psk_names);
 }
 
 static int check_address(cfg_t *section, cfg_opt_t *option)
@@ -507,13 +518,10 @@ static int check_interface(cfg_t *parent, cfg_opt_t *option)
 static cfg_t *make_parser(void)
 {
     cfg_opt_t peer_options[] = {
-        CFG_STR("key", NULL, CFGF_NONE),
-        CFG_STR("endpoint", NULL, CFGF_NONE),
-        CFG_STR("pair-endpoint", NULL, CFGF_NONE),
-        CFG_STR_LIST("allowed-ips", NULL, CFGF_NONE),
-        CFG_INT("keepalive", 0, CFGF_NONE),
-        CFG_STR("required", "auto", CFGF_NONE),
-        CFG_END(),
+        CFG_STR("key", NULL, CFGF_NONE),           CFG_STR("endpoint", NULL, CFGF_NONE),
+        CFG_STR("pair-endpoint", NULL, CFGF_NONE), CFG_STR_LIST("allowed-ips", NULL, CFGF_NONE),
+        CFG_INT("keepalive", 0, CFGF_NONE),        CFG_STR("required", "auto", CFGF_NONE),
+        CFG_STR("psk", "auto", CFGF_NONE),         CFG_END(),
     };
     cfg_opt_t interface_options[] = {
         CFG_STR("key", NULL, CFGF_NONE),
@@ -525,6 +533,7 @@ static cfg_t *make_parser(void)
         CFG_INT("move-port", DEFAULT_MOVE_PORT, CFGF_NONE),
         CFG_INT("grace", 0, CFGF_NONE),
         CFG_INT("window", 0, CFGF_NONE),
+        CFG_BOOL("repair", cfg_false, CFGF_NONE),
         CFG_SEC("peer", peer_options, TITLED),
         CFG_END(),
     };
@@ -533,6 +542,9 @@ static cfg_t *make_parser(void)
         CFG_STR("trust", SYSCONFDIR "/custody/trust", CFGF_NONE),
         CFG_STR("socket", RUNSTATEDIR "/custody/custody.sock", CFGF_NONE),
         CFG_STR("log-vkey", SYSCONFDIR "/custody/log.vkey", CFGF_NONE),
+        CFG_STR("metrics-socket", NULL, CFGF_NONE),
+        CFG_STR("metrics-textfile", NULL, CFGF_NONE),
+        CFG_INT("metrics-interval", 15, CFGF_NONE),
         CFG_INT("clock-tolerance", 120, CFGF_NONE),
         CFG_INT("fresh-interval", 300, CFGF_NONE),
         CFG_INT("max-stale", 900, CFGF_NONE),
@@ -554,6 +566,9 @@ static void set_checks(cfg_t *cfg)
         {"trust", check_path},
         {"socket", check_path},
         {"log-vkey", check_path},
+        {"metrics-socket", check_path},
+        {"metrics-textfile", check_path},
+        {"metrics-interval", check_interval},
         {"clock-tolerance", check_tolerance},
         {"fresh-interval", check_interval},
         {"max-stale", check_interval},
@@ -568,6 +583,7 @@ static void set_checks(cfg_t *cfg)
         {"interface|move-port", check_port},
         {"interface|grace", check_seconds},
         {"interface|window", check_seconds},
+        {"interface|repair", check_flag},
         {"interface|peer", check_peer},
         {"interface|peer|key", check_key},
         {"interface|peer|endpoint", check_endpoint},
@@ -575,6 +591,7 @@ static void set_checks(cfg_t *cfg)
         {"interface|peer|allowed-ips", check_allowed_ips},
         {"interface|peer|keepalive", check_keepalive},
         {"interface|peer|required", check_required},
+        {"interface|peer|psk", check_psk},
     };
     for (size_t i = 0; i < sizeof(checks) / sizeof(checks[0]); i++)
         cfg_set_validate_func(cfg, checks[i].option, checks[i].check);
@@ -658,6 +675,7 @@ static int copy_peer(struct setup_peer *peer, cfg_t *from, const char *key)
         setup_parse_endpoint(&peer->pair_endpoint, pair_endpoint);
     peer->keepalive_s = (uint32_t)cfg_getint(from, "keepalive");
     peer->required = (enum setup_required)find_word(required_names, cfg_getstr(from, "required"));
+    peer->psk = (enum setup_psk)find_word(psk_names, cfg_getstr(from, "psk"));
     unsigned count = cfg_size(from, "allowed-ips");
     peer->allowed_ips = calloc(count, sizeof(*peer->allowed_ips));
     if (peer->allowed_ips == NULL)
@@ -682,6 +700,7 @@ static int copy_interface(struct setup_interface *interface, cfg_t *from)
     interface->move_port = (uint16_t)cfg_getint(from, "move-port");
     interface->grace_s = (uint32_t)cfg_getint(from, "grace");
     interface->window_s = (uint32_t)cfg_getint(from, "window");
+    interface->repair = cfg_getbool(from, "repair") == cfg_true;
     unsigned count = cfg_size(from, "peer");
     interface->peers = calloc(count + 1, sizeof(*interface->peers));
     if (interface->peers == NULL)
@@ -701,13 +720,20 @@ static int copy_setup(struct setup *setup, cfg_t *cfg, struct error *err)
     setup->trust_file = strdup(cfg_getstr(cfg, "trust"));
     setup->socket = strdup(cfg_getstr(cfg, "socket"));
     setup->log_vkey_file = strdup(cfg_getstr(cfg, "log-vkey"));
+    const char *metrics_socket = cfg_getstr(cfg, "metrics-socket"),
+               *metrics_textfile = cfg_getstr(cfg, "metrics-textfile");
+    setup->metrics_socket = metrics_socket != NULL ? strdup(metrics_socket) : NULL;
+    setup->metrics_textfile = metrics_textfile != NULL ? strdup(metrics_textfile) : NULL;
+    setup->metrics_interval_s = (uint32_t)cfg_getint(cfg, "metrics-interval");
     setup->clock_tolerance_s = (uint32_t)cfg_getint(cfg, "clock-tolerance");
     setup->fresh_interval_s = (uint32_t)cfg_getint(cfg, "fresh-interval");
     setup->max_stale_s = (uint32_t)cfg_getint(cfg, "max-stale");
     setup->rescan_s = (uint32_t)cfg_getint(cfg, "rescan");
     setup->interfaces = calloc(count + 1, sizeof(*setup->interfaces));
     bool failed = setup->trust_file == NULL || setup->socket == NULL ||
-                  setup->log_vkey_file == NULL || setup->interfaces == NULL;
+                  setup->log_vkey_file == NULL || setup->interfaces == NULL ||
+                  (metrics_socket != NULL && setup->metrics_socket == NULL) ||
+                  (metrics_textfile != NULL && setup->metrics_textfile == NULL);
     setup->interface_count = setup->interfaces != NULL ? count : 0;
     for (unsigned i = 0; i < count && !failed; i++)
         failed = copy_interface(&setup->interfaces[i], cfg_getnsec(cfg, "interface", i)) != 0;
@@ -749,6 +775,8 @@ void setup_free(struct setup *setup)
     free(setup->trust_file);
     free(setup->socket);
     free(setup->log_vkey_file);
+    free(setup->metrics_socket);
+    free(setup->metrics_textfile);
     free(setup);
 }
 

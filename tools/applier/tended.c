@@ -13,8 +13,10 @@
 #include <sodium.h>
 
 #include "counterparts.h"
+#include "drifts.h"
 #include "own_notes.h"
 #include "paired.h"
+#include "psk.h"
 #include "retry.h"
 #include "rotation.h"
 
@@ -70,7 +72,8 @@ static int make_peer(struct tended_peer *peer, const struct setup_peer *setup, s
     peer->look = true;
     peer->counterpart = counterpart_new(setup->host, setup->key);
     peer->acknowledgements = acknowledgements_new(setup->host, setup->key);
-    if (peer->counterpart == NULL || peer->acknowledgements == NULL)
+    peer->psk.reader = psk_notes_new(setup->host, setup->key);
+    if (peer->counterpart == NULL || peer->acknowledgements == NULL || peer->psk.reader == NULL)
         return error_set(err, ERROR_RESOURCE_EXHAUSTED, "out of memory for counterpart '%s'",
                          setup->host);
     return 0;
@@ -129,6 +132,7 @@ void tended_free(struct tended *tended)
     for (size_t i = 0; i < tended->peer_count; i++) {
         counterpart_free(tended->peers[i].counterpart);
         acknowledgements_free(tended->peers[i].acknowledgements);
+        psk_notes_free(tended->peers[i].psk.reader);
         sodium_memzero(tended->peers[i].secret, sizeof tended->peers[i].secret);
     }
     custody_view_free(tended->view);
@@ -217,6 +221,9 @@ void tended_find(struct tended *tended)
     }
     tended->identity = identity;
     tended->present = true;
+    tended->keyed = false; // what a new interface lacks is not lost but not there yet
+    for (size_t i = 0; i < tended->peer_count; i++)
+        tended->peers[i].whole = false;
     tended->dirty = true;
     open_hold(tended);
     open_moves(tended);
@@ -229,6 +236,7 @@ int tended_read(struct tended *tended, struct error *err)
         return -1;
     device_view_free(tended->there);
     tended->there = view;
+    tended->read_ms = device_now_ms();
     return 0;
 }
 
@@ -247,36 +255,75 @@ int tended_ask(struct tended *tended, struct error *err)
 
 // ---- a pass ----
 
+static struct plan_own plan_own_key(const struct tended *tended)
+{
+    return plan_for_own(tended->view, tended->there->public_key, tended->seen_before,
+                        tended->has_ours ? tended->ours : NULL);
+}
+
+// Somebody else has set another key on an interface that had ours. (None at all is as after a
+// restart: set.)
+static bool is_foreign(const struct tended *tended, const struct plan_own *own)
+{
+    return own->kind == PLAN_SET_KEY && own->reason == CUSTODY_REASON_RESTORE && tended->keyed &&
+           !sodium_is_zero(tended->there->public_key, DEVICE_KEY_SIZE);
+}
+
+// The registry tells where the counterparts are reached inside the tunnel; without it there is
+// another way.
+static int take_over(struct tended *tended, struct error *err)
+{
+    struct error unimportant;
+    if (tended->world->registry != NULL)
+        (void)counterparts_read(tended, &unimportant);
+    tended_changed(tended, NULL); // the next pass does something about what it says
+    return rotation_take_over(tended, err);
+}
+
 static int tend_own_key(struct tended *tended, struct error *err)
 {
-    struct plan_own own = plan_for_own(tended->view, tended->there->public_key, tended->seen_before,
-                                       tended->has_ours ? tended->ours : NULL);
+    struct plan_own own = plan_own_key(tended);
     paired_find(tended);
+    if (is_foreign(tended, &own))
+        return 0; // drift
     if (own.kind == PLAN_SET_KEY)
         return rotation_set_key(tended, &own, err);
     if (own.kind == PLAN_TAKE_OVER)
-        return rotation_take_over(tended, err);
+        return take_over(tended, err);
     if (own.kind == PLAN_NOTHING && own.generation != 0)
         tended->seen_before = true;
+    if (own.generation != 0)
+        tended->keyed = true;
     paired_tend_key(tended, &own);
     return 0;
 }
 
 static int tend_rotation(struct tended *tended, const char *yield, struct error *err)
 {
-    struct plan_own own = plan_for_own(tended->view, tended->there->public_key, tended->seen_before,
-                                       tended->has_ours ? tended->ours : NULL);
-    if (own.kind != PLAN_ROTATE)
-        return 0;
-    return rotation_go_on(tended, yield, err);
+    struct plan_own own = plan_own_key(tended);
+    if (rotation_take_drops(tended, err) != 0)
+        return -1;
+    if (is_foreign(tended, &own) && tended->view->rotation_generation != 0)
+        return rotation_give_up(tended, "the interface has a key that is not ours", err);
+    if (own.kind == PLAN_REPLACED)
+        return rotation_replaced(tended, err);
+    return own.kind == PLAN_ROTATE ? rotation_go_on(tended, yield, err) : 0;
 }
 
-// The steps of one pass, each with what the one before has left: the first failure ends it, but
-// what needs no registry is done before what needs one.
+// The second devices of pairs, and preshared keys.
+static int tend_links(struct tended *tended, struct error *err)
+{
+    paired_tend_peers(tended);
+    return psk_tend(tended, err);
+}
+
+// The steps of one pass, each with what the one before has left: a failure ends it, but what needs
+// no registry is done before what needs one, and a rotation that is open ends with its window
+// whatever else fails.
 static int pass(struct tended *tended, struct error *err)
 {
     const char *yield = NULL;
-    struct error notes = {.code = ERROR_OK};
+    struct error notes = {.code = ERROR_OK}, preshared = {.code = ERROR_OK};
     if (tended_ask(tended, err) != 0 && tended->view == NULL)
         return -1;
     if (tended_read(tended, err) != 0 || tend_own_key(tended, err) != 0)
@@ -284,19 +331,25 @@ static int pass(struct tended *tended, struct error *err)
     if (tended->world->registry == NULL || tended->dirty)
         return 0;
     int published = own_notes_tend(tended, &notes);
-    if (tended_read(tended, err) != 0 || counterparts_tend(tended, &yield, err) != 0)
+    if (tended_read(tended, err) != 0)
         return -1;
+    int others = counterparts_tend(tended, &yield, err);
     if (tended->dirty)
-        return 0; // look again first
-    paired_tend_peers(tended);
-    if (published != 0) {
+        return others; // look again first
+    // A rotation goes on without these, unless the link's ends may differ.
+    int links = others == 0 ? tend_links(tended, &preshared) : 0;
+    bool cut_off = others != 0 || published != 0;
+    if (others == 0 && published != 0)
         *err = notes;
-        if (tended->view->rotation_generation == 0)
+    if (!tended->dirty) {
+        if (cut_off && tended->view->rotation_generation == 0)
+            return -1;
+        if (tend_rotation(tended, yield, err) != 0 || cut_off || rotation_settle(tended, err) != 0)
             return -1;
     }
-    if (tend_rotation(tended, yield, err) != 0 || published != 0)
-        return -1;
-    return rotation_settle(tended, err);
+    if (links != 0)
+        *err = preshared;
+    return links;
 }
 
 void tended_pass(struct tended *tended)
@@ -306,7 +359,10 @@ void tended_pass(struct tended *tended)
     tended->dirty = false;
     if (!tended->present)
         return;
-    if (pass(tended, &err) == 0) {
+    int rc = pass(tended, &err);
+    if (!tended->dirty && drifts_tend(tended, rc == 0 ? &err : NULL) != 0)
+        rc = -1;
+    if (rc == 0) {
         tended->failures = 0;
         tended->last.message[0] = '\0';
     } else {
@@ -318,6 +374,7 @@ void tended_pass(struct tended *tended)
         if (err.code == ERROR_NOT_FOUND)
             tended_find(tended);
     }
+    tended->passed_ms = device_now_ms();
     if (tended->settle_ms != 0 && tended->settle_ms < tended->due_ms)
         tended->due_ms = tended->settle_ms;
     for (size_t i = 0; i < tended->peer_count && tended->present; i++)
@@ -376,4 +433,12 @@ void tended_changed(struct tended *tended, const char *folder)
         if (folder == NULL || strcmp(theirs, folder) == 0)
             peer->look = true;
     }
+}
+
+// ---- for metrics ----
+
+void tended_set_drift(struct tended *tended, unsigned differences)
+{
+    tended->counts.knows_drift = true;
+    tended->counts.drift = differences;
 }

@@ -14,11 +14,13 @@
 #include "counterpart.h"
 #include "custody.h"
 #include "device.h"
+#include "drift.h"
 #include "hold.h"
 #include "hold_guard.h"
 #include "moves.h"
 #include "pair.h"
 #include "plan.h"
+#include "psk_notes.h"
 #include "registry.h"
 #include "setup.h"
 #include "trust.h"
@@ -31,6 +33,7 @@ struct tended_world {
     struct registry *registry; // NULL: none configured; nothing rotates
     const struct trust *trust;
     struct apply_settings *settings;
+    bool registry_gone;                // when it was asked last
     struct custody *custody;           // NULL while custodyd is not reached
     char own_host[HOST_MAX + 1];       // "" until custodyd told it once
     char own_host_vkey[NOTE_VKEY_MAX]; // …
@@ -42,13 +45,25 @@ struct tended_handshake {
     struct timespec at;
 };
 
+// A link's preshared key.
+struct tended_psk {
+    struct psk_notes *reader;
+    struct psk_says says;
+    char notes[PSK_NOTE_STATES][NOTE_MAX]; // ours, as signed last: put back where they are lost
+    bool seen;                             // this process saw it on the interface
+    bool unrecorded;                       // set, and custodyd not told yet:
+    uint64_t unrecorded_epoch;             // this one
+    int64_t repaired_us, not_before_us;    // as psk_plan.h has them
+};
+
 // A counterpart.
 struct tended_peer {
     const struct setup_peer *setup;
     struct counterpart *counterpart;
     struct acknowledgements *acknowledgements;
     struct counterpart_says says;
-    bool look; // its notes may have changed
+    bool look;  // its notes may have changed
+    bool whole; // this interface had its peer as it should be: what is amiss now is drift
     bool stale_told;
     // Its next key, on our interface.
     uint64_t answered_generation;      // staged and acknowledged by this process; 0 = none
@@ -56,22 +71,36 @@ struct tended_peer {
     bool watch;                        // a take-over is possible
     struct tended_handshake seen[TENDED_SEEN_MAX];
     size_t seen_count;
-    uint64_t unrecorded_generation; // moved to, and custodyd not told yet; 0 = none
+    uint8_t replaced[DEVICE_KEY_SIZE]; // its peer that was made by hand,
+    int64_t replaced_due_us;           // and when that goes; 0: there is none
+    uint64_t unrecorded_generation;    // moved to, and custodyd not told yet; 0 = none
     uint8_t unrecorded_key[DEVICE_KEY_SIZE];
     struct move moved; // told again a few times: datagrams may be lost
     unsigned moved_left;
     int64_t moved_next_ms;
     // Our next key, on its interface.
     bool required;
-    bool acknowledged; // as recorded
-    bool late;         // as recorded
+    bool acknowledged;           // as recorded
+    bool late;                   // as recorded
+    uint64_t dropped_generation; // of ours, compromised: the highest that it said it has dropped
     uint8_t move_sha256[32];
+    struct tended_psk psk;
 };
 
 // A note of ours, as it was signed last: put back where the registry lost it.
 struct tended_note {
     uint64_t generation; // 0 = none
     char text[NOTE_MAX];
+};
+
+// For metrics: since the configuration was read.
+struct tended_counts {
+    uint64_t confirmed, rolled_back; // rotations
+    bool has_held;
+    int held_ms; // the last time
+    uint64_t refused[REFUSAL_KINDS];
+    bool knows_drift;
+    unsigned drift;
 };
 
 struct tended {
@@ -91,6 +120,8 @@ struct tended {
     struct device_view *there;     // as it was read last
     uint8_t ours[DEVICE_KEY_SIZE]; // the public key set last by this process
     bool has_ours;
+    bool keyed;        // this interface had its key: another one now is drift
+    struct drift told; // that is recorded; `host` and `peer_key` of it live in `setup`
     // The key.
     struct custody_view *view; // as it was told last
     struct tended_note notes[4];
@@ -104,6 +135,8 @@ struct tended {
     bool dirty;
     int64_t due_ms, follow_ms, hot_until_ms;
     unsigned failures;
+    int64_t read_ms, passed_ms; // when the device was read last, and a pass made; 0 = never
+    struct tended_counts counts;
     struct error last; // said last, so as not to say it again
 };
 
@@ -126,6 +159,9 @@ bool tended_move_address(const struct tended *tended, union device_endpoint *add
 void tended_datagrams(struct tended *tended);
 // The registry has something new: in that folder; NULL: anywhere.
 void tended_changed(struct tended *tended, const char *folder);
+
+// So many differences were found between log, bundles and interface; 0: none.
+void tended_set_drift(struct tended *tended, unsigned differences);
 
 // For people: to the journal, unless it was the last thing said.
 void tended_say(struct tended *tended, const struct error *err);

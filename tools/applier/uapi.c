@@ -146,3 +146,11 @@ int uapi_answer_public_key(const struct uapi_answer *answer, uint8_t public_key[
     return rc == 0 ? 0
                    : error_set(err, ERROR_DATA_LOSS, "UAPI: a private key without a public one");
 }
+
+void uapi_answer_private_key(const struct uapi_answer *answer, uint8_t *private_key)
+{
+    if (answer->has_private_key)
+        memcpy(private_key, answer->private_key, DEVICE_KEY_SIZE);
+    else
+        memset(private_key, 0, DEVICE_KEY_SIZE);
+}

@@ -41,5 +41,7 @@ int uapi_answer_errno(const struct uapi_answer *answer);
 // device without a key).
 int uapi_answer_public_key(const struct uapi_answer *answer, uint8_t public_key[DEVICE_KEY_SIZE],
                            struct error *err);
+// The private key itself, into guarded memory; all zeros likewise.
+void uapi_answer_private_key(const struct uapi_answer *answer, uint8_t *private_key);
 
 #endif

@@ -26,12 +26,14 @@ struct ctl {
     const char *arguments[2];
     unsigned argument_count;
     const char *ticket;    // NULL: none
+    const char *reason;    // of a rotation, in words; NULL: none
     const char *vkey_out;  // NULL: none
     const char *request;   // id; NULL: none
     const char *key_file;  // NULL: none
     const char *signature; // a file; NULL: none
     const char *file;      // the trust file
     bool wait;
+    bool watch;
     uint64_t generation; // 0: none
     struct custody *custody;
 };

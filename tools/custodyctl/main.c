@@ -10,17 +10,21 @@
 #define DEFAULT_TIMEOUT_MS 30000
 #define MAX_TIMEOUT_S      3600
 
+#define OPTIONS_MAX 3 // of one command, besides the common ones
+
 enum option_key {
     OPTION_SOCKET = 's',
     OPTION_JSON = 'j',
     OPTION_TIMEOUT = 't',
     OPTION_TICKET = 1000,
+    OPTION_REASON,
     OPTION_GENERATION,
     OPTION_VKEY_OUT,
     OPTION_REQUEST,
     OPTION_KEY,
     OPTION_SIGNATURE,
     OPTION_WAIT,
+    OPTION_WATCH,
     OPTION_FILE,
 };
 
@@ -31,8 +35,8 @@ struct command {
     const char *arguments;
     const char *doc;
     unsigned min_arguments, max_arguments;
-    bool generation_argument;   // the second argument is one
-    enum option_key options[3]; // besides the common ones; ended by 0
+    bool generation_argument;             // the second argument is one
+    enum option_key options[OPTIONS_MAX]; // besides the common ones; ended by 0
     enum ctl_exit (*run)(struct ctl *ctl);
     bool without_daemon;
 };
@@ -116,7 +120,7 @@ static const struct command commands[] = {
      1,
      1,
      false,
-     {OPTION_TICKET, OPTION_WAIT},
+     {OPTION_TICKET, OPTION_REASON, OPTION_WAIT},
      key_rotate,
      false},
     {"key suspend",
@@ -210,7 +214,15 @@ static const struct command commands[] = {
      {0},
      log_accept_loss,
      false},
-    {"status", "", "Show the daemon, its token and its log", 0, 0, false, {0}, status_show, false},
+    {"status",
+     "",
+     "Show the daemon, its token and its log",
+     0,
+     0,
+     false,
+     {OPTION_WATCH},
+     status_show,
+     false},
 };
 #define COMMANDS (sizeof(commands) / sizeof(commands[0]))
 
@@ -223,12 +235,14 @@ static const struct argp_option common_options[] = {
 
 static const struct argp_option own_options[] = {
     {"ticket", OPTION_TICKET, "TEXT", 0, "Why: goes into the record, up to 127 bytes", 1},
+    {"reason", OPTION_REASON, "TEXT", 0, "What for, in words: goes into the record, too", 1},
     {"generation", OPTION_GENERATION, "N", 0, "This generation [the active, else the newest]", 1},
     {"request", OPTION_REQUEST, "ID", 0, "The request that two operators have approved", 1},
     {"key", OPTION_KEY, "KEYFILE", 0, "Sign with this SSH key, by ssh-keygen", 1},
     {"signature", OPTION_SIGNATURE, "FILE", 0,
      "Take what ssh-keygen -Y sign -n custody-approval wrote; - is standard input", 1},
     {"wait", OPTION_WAIT, NULL, 0, "Show each step until it has ended", 1},
+    {"watch", OPTION_WATCH, NULL, 0, "Show it again every two seconds", 1},
     {"file", OPTION_FILE, "FILE", 0, "The trust file [" TRUST_FILE "]", 1},
     {"vkey-out", OPTION_VKEY_OUT, "FILE", 0, "Write the log's verifier key to FILE", 1},
     {0},
@@ -291,6 +305,9 @@ static error_t parse_command(int key, char *value, struct argp_state *state)
     case OPTION_TICKET:
         line->ctl->ticket = value;
         return 0;
+    case OPTION_REASON:
+        line->ctl->reason = value;
+        return 0;
     case OPTION_REQUEST:
         line->ctl->request = value;
         return 0;
@@ -302,6 +319,9 @@ static error_t parse_command(int key, char *value, struct argp_state *state)
         return 0;
     case OPTION_VKEY_OUT:
         line->ctl->vkey_out = value;
+        return 0;
+    case OPTION_WATCH:
+        line->ctl->watch = true;
         return 0;
     case OPTION_WAIT:
         line->ctl->wait = true;
@@ -331,7 +351,7 @@ static void parse_command_line(const struct command *command, int argc, char **a
 {
     struct argp_option options[sizeof(own_options) / sizeof(own_options[0])] = {{0}};
     size_t count = 0;
-    for (size_t i = 0; i < 3 && command->options[i] != 0; i++)
+    for (size_t i = 0; i < OPTIONS_MAX && command->options[i] != 0; i++)
         for (const struct argp_option *option = own_options; option->name != NULL; option++)
             if (option->key == (int)command->options[i])
                 options[count++] = *option;

@@ -231,7 +231,8 @@ enum ctl_exit key_rotate(struct ctl *ctl)
 {
     struct custody_view *view = NULL;
     struct custody_error err;
-    if (custody_key_rotate(ctl->custody, ctl->arguments[0], ctl->ticket, &view, &err) < 0)
+    if (custody_key_rotate(ctl->custody, ctl->arguments[0], ctl->ticket, ctl->reason, &view, &err) <
+        0)
         return ctl_fail(ctl, &err);
     enum ctl_exit result = ctl->wait ? follow_rotation(ctl, &view) : tell_started(ctl, view);
     custody_view_free(view);

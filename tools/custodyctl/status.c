@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // custodyctl status: the daemon, its token and its log at a glance.
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "ctl.h"
 #include "print.h"
@@ -114,7 +116,9 @@ static void status_print(const struct custody_status *status, const struct views
         print_field("WARNING", "%s", status->warnings[i]);
 }
 
-enum ctl_exit status_show(struct ctl *ctl)
+#define WATCH_S 2
+
+static enum ctl_exit show_once(struct ctl *ctl)
 {
     struct custody_status status;
     struct custody_error err;
@@ -131,4 +135,21 @@ enum ctl_exit status_show(struct ctl *ctl)
         status_print(&status, views);
     views_free(views);
     return result;
+}
+
+enum ctl_exit status_show(struct ctl *ctl)
+{
+    bool screen = ctl->watch && !ctl->json && isatty(STDOUT_FILENO);
+    for (;;) {
+        if (screen)
+            fputs("\033[H\033[2J", stdout);
+        enum ctl_exit result = show_once(ctl);
+        if (result != CTL_OK || !ctl->watch)
+            return result;
+        if (!ctl->json && !screen)
+            putchar('\n');
+        if (fflush(stdout) != 0)
+            return ctl_fail_here(ctl, "the output could not be written");
+        sleep(WATCH_S);
+    }
 }

@@ -35,7 +35,8 @@ enum ctl_exit trust_remove_host(struct ctl *ctl)
     if (ctl->json)
         return ctl_written(
             ctl, print_json(json_pack("{so}", "host", print_json_text(ctl->arguments[0]))));
-    printf("What %s signs is not believed here any more. Peers that are on interfaces stay.\n",
+    printf("What %s signs is not believed here any more.\n"
+           "Its peers stay on the interfaces until somebody removes them.\n",
            ctl->arguments[0]);
     return CTL_OK;
 }
