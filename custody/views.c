@@ -8,10 +8,13 @@
 #include "frame.h"
 #include "keys.h"
 #include "policy.h"
+#include "preshared.h"
 #include "schedule.h"
 #include "steps.h"
 
-#define ENVELOPE 64 // bytes of a response around the view, at most
+#define ENVELOPE   64 // bytes of a response around the view, at most
+#define PEER_LEAST 40 // bytes of a counterpart's generation, at least
+#define PEERS_MAX  (FRAME_MAX / PEER_LEAST)
 
 static Custody__V1__PeerState peer_state(uint32_t state)
 {
@@ -76,6 +79,20 @@ static void fill_peer(Custody__V1__Peer *out, const struct peer *peer)
     out->retired_us = peer->retired_us;
 }
 
+static void fill_psk(Custody__V1__Psk *out, const struct psk *psk, const struct config_key *config)
+{
+    custody__v1__psk__init(out);
+    out->host = (char *)psk->host;
+    out->key = (char *)psk->peer_key;
+    out->made = psk->made;
+    out->received = psk->received;
+    out->set = psk->set;
+    out->made_us = psk->made_us;
+    out->received_us = psk->received_us;
+    out->set_us = psk->set_us;
+    out->due_us = config != NULL ? preshared_due_us(config, psk) : 0;
+}
+
 static void fill_step(Custody__V1__Step *out, const struct step *step)
 {
     custody__v1__step__init(out);
@@ -93,8 +110,10 @@ static void fill_step(Custody__V1__Step *out, const struct step *step)
 struct room {
     Custody__V1__Key *keys;
     Custody__V1__Key **key_pointers;
-    Custody__V1__Peer *peers;
-    Custody__V1__Peer **peer_pointers;
+    Custody__V1__Peer peers[PEERS_MAX];
+    Custody__V1__Peer *peer_pointers[PEERS_MAX];
+    Custody__V1__Psk *psks;
+    Custody__V1__Psk **psk_pointers;
     Custody__V1__Step steps[STEPS_MAX];
     Custody__V1__Step *step_pointers[STEPS_MAX];
 };
@@ -105,23 +124,23 @@ static void room_free(struct room *room)
         return;
     free(room->keys);
     free(room->key_pointers);
-    free(room->peers);
-    free(room->peer_pointers);
+    free(room->psks);
+    free(room->psk_pointers);
     free(room);
 }
 
 static struct room *room_new(const struct daemon *daemon)
 {
-    size_t keys = state_keys(daemon->state) + 1, peers = state_peers(daemon->state)->count + 1;
-    struct room *room = calloc(1, sizeof(*room));
+    size_t keys = state_keys(daemon->state) + 1, psks = state_psks(daemon->state)->count + 1;
+    struct room *room = malloc(sizeof(*room));
     if (room == NULL)
         return NULL;
     room->keys = calloc(keys, sizeof(*room->keys));
     room->key_pointers = calloc(keys, sizeof(*room->key_pointers));
-    room->peers = calloc(peers, sizeof(*room->peers));
-    room->peer_pointers = calloc(peers, sizeof(*room->peer_pointers));
-    if (room->keys != NULL && room->key_pointers != NULL && room->peers != NULL &&
-        room->peer_pointers != NULL)
+    room->psks = calloc(psks, sizeof(*room->psks));
+    room->psk_pointers = calloc(psks, sizeof(*room->psk_pointers));
+    if (room->keys != NULL && room->key_pointers != NULL && room->psks != NULL &&
+        room->psk_pointers != NULL)
         return room;
     room_free(room);
     return NULL;
@@ -141,17 +160,48 @@ static void list_generations(Custody__V1__KeyView *view, struct room *room,
     view->generations = room->key_pointers;
 }
 
-static void list_peers(Custody__V1__KeyView *view, struct room *room, const struct daemon *daemon)
+// Bytes that a counterpart's generation takes up in a view.
+static size_t peer_size(const Custody__V1__Peer *peer)
+{
+    size_t size = custody__v1__peer__get_packed_size(peer);
+    return size + (size < 128 ? 2 : 3);
+}
+
+// As many as fit beside what the view has already, from the one that has that place among the
+// key's.
+static void list_peers(Custody__V1__KeyView *view, struct room *room, const struct daemon *daemon,
+                       uint64_t from)
 {
     const struct peers *peers = state_peers(daemon->state);
-    for (size_t i = 0; i < peers->count; i++) {
-        if (strcmp(peers->items[i].key, view->key) != 0)
-            continue;
-        fill_peer(&room->peers[view->n_peers], &peers->items[i]);
-        room->peer_pointers[view->n_peers] = &room->peers[view->n_peers];
-        view->n_peers++;
-    }
+    size_t size = custody__v1__key_view__get_packed_size(view) + ENVELOPE;
+    struct peer_span span = peers_of(peers, view->key);
     view->peers = room->peer_pointers;
+    for (uint64_t i = from; i < span.count; i++) {
+        Custody__V1__Peer *peer = &room->peers[view->n_peers];
+        if (view->n_peers < PEERS_MAX) {
+            fill_peer(peer, &span.first[i]);
+            size += peer_size(peer);
+        }
+        if (view->n_peers == PEERS_MAX || size > FRAME_MAX) {
+            view->more_peers = true;
+            return;
+        }
+        room->peer_pointers[view->n_peers++] = peer;
+    }
+}
+
+static void list_psks(Custody__V1__KeyView *view, struct room *room, const struct daemon *daemon)
+{
+    const struct psks *psks = state_psks(daemon->state);
+    const struct config_key *config = config_find_key(daemon->config, view->key);
+    for (size_t i = 0; i < psks->count; i++) {
+        if (strcmp(psks->items[i].key, view->key) != 0)
+            continue;
+        fill_psk(&room->psks[view->n_psks], &psks->items[i], config);
+        room->psk_pointers[view->n_psks] = &room->psks[view->n_psks];
+        view->n_psks++;
+    }
+    view->psks = room->psk_pointers;
 }
 
 static void list_steps(Custody__V1__KeyView *view, struct room *room, const struct daemon *daemon)
@@ -170,10 +220,10 @@ static void answer(struct call *call, Custody__V1__KeyView *view)
     Custody__V1__Response response = CUSTODY__V1__RESPONSE__INIT;
     struct error err;
     size_t size = custody__v1__key_view__get_packed_size(view);
-    if (size > FRAME_MAX - ENVELOPE) {
+    if (size > FRAME_MAX - ENVELOPE || (view->more_peers && view->n_peers == 0)) {
         error_set(&err, ERROR_RESOURCE_EXHAUSTED,
                   "the view of key '%s' is %zu bytes long and does not fit into an answer: it has "
-                  "too many generations and counterparts",
+                  "too many generations",
                   view->key, size);
         call_fail(call, &err);
         return;
@@ -183,39 +233,78 @@ static void answer(struct call *call, Custody__V1__KeyView *view)
     call_answer(call, &response);
 }
 
-void views_answer(struct call *call)
+// All but the counterparts.
+struct parts {
+    Custody__V1__Rotation rotation;
+    Custody__V1__RotationPolicy policy;
+};
+
+static void fill_parts(Custody__V1__KeyView *view, struct parts *parts, struct room *room,
+                       const struct daemon *daemon)
+{
+    const struct config_key *config = config_find_key(daemon->config, view->key);
+    const struct rotation *state = rotations_find(state_rotations(daemon->state), view->key);
+    const struct state_key *receives = preshared_receive_key(daemon->state);
+    custody__v1__rotation_policy__init(&parts->policy);
+    list_generations(view, room, daemon);
+    list_psks(view, room, daemon);
+    list_steps(view, room, daemon);
+    fill_rotation(&parts->rotation, state);
+    view->rotation = &parts->rotation;
+    // The key may have left the configuration while something was recorded about it.
+    if (config != NULL) {
+        fill_policy(&parts->policy, config);
+        if (config->psk_lifetime_s != 0 && receives != NULL)
+            view->receive_key = (ProtobufCBinaryData){sizeof(receives->public_key),
+                                                      (uint8_t *)receives->public_key};
+        view->next_rotation_us = schedule_rotation_us(config, daemon->config->host, state,
+                                                      state_key_active(daemon->state, view->key));
+    }
+    view->policy = &parts->policy;
+}
+
+// A view whose counterparts begin at the one with that place; 0: from the first, with all else.
+static void answer_from(struct call *call, uint64_t from)
 {
     const struct daemon *daemon = call->daemon;
-    const char *key = call->record.key;
-    const struct config_key *config = config_find_key(daemon->config, key);
-    const struct rotation *state = rotations_find(state_rotations(daemon->state), key);
     Custody__V1__KeyView view = CUSTODY__V1__KEY_VIEW__INIT;
-    Custody__V1__Rotation rotation;
-    Custody__V1__RotationPolicy policy = CUSTODY__V1__ROTATION_POLICY__INIT;
+    struct parts parts;
     struct error err;
     struct room *room = room_new(daemon);
     if (room == NULL) {
-        error_set(&err, ERROR_RESOURCE_EXHAUSTED, "out of memory for the view of key '%s'", key);
+        error_set(&err, ERROR_RESOURCE_EXHAUSTED, "out of memory for the view of key '%s'",
+                  call->record.key);
         call_fail(call, &err);
         return;
     }
     view.key = call->record.key;
-    list_generations(&view, room, daemon);
-    list_peers(&view, room, daemon);
-    list_steps(&view, room, daemon);
-    fill_rotation(&rotation, state);
-    view.rotation = &rotation;
-    // The key may have left the configuration while something was recorded about it.
-    if (config != NULL) {
-        fill_policy(&policy, config);
-        view.next_rotation_us = schedule_rotation_us(config, daemon->config->host, state,
-                                                     state_key_active(daemon->state, key));
-    }
-    view.policy = &policy;
+    view.as_of = state_size(daemon->state);
     // The state may be ahead of what is signed; whoever watches is told once that is, too.
     view.seq = log_size(daemon->log);
+    if (from == 0)
+        fill_parts(&view, &parts, room, daemon);
+    list_peers(&view, room, daemon, from);
     answer(call, &view);
     room_free(room);
+}
+
+void views_answer(struct call *call)
+{
+    answer_from(call, 0);
+}
+
+static void answer_page(struct call *call, const Custody__V1__GetView *request)
+{
+    struct error err;
+    if (request->peers_from == 0 || request->as_of == state_size(call->daemon->state)) {
+        answer_from(call, request->peers_from);
+        return;
+    }
+    error_set(&err, ERROR_ABORTED,
+              "the state has changed since the first part of the view of key "
+              "'%s' was answered: ask for it from the beginning",
+              call->record.key);
+    call_fail(call, &err);
 }
 
 void views_get(struct call *call, const Custody__V1__GetView *request)
@@ -224,7 +313,7 @@ void views_get(struct call *call, const Custody__V1__GetView *request)
     const struct config_key *config = call_take_key(call, request->key, &err);
     if (config != NULL && ((call->roles & (POLICY_OPERATOR | POLICY_AUDITOR)) ||
                            policy_may_see(config, &call->actor))) {
-        views_answer(call);
+        answer_page(call, request);
         return;
     }
     if (config != NULL)

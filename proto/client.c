@@ -20,7 +20,7 @@ struct custody {
     uint64_t last_id;
     // The watch: its request's id (0: none is open), and its answer once that came.
     uint64_t watch_id;
-    bool watch_answered;
+    bool watch_answered, watch_changed;
     struct error watch_refused; // the code is ERROR_OK where it was not
     bool pinned;
     struct note_key log_key;
@@ -124,6 +124,8 @@ static void keep_watch(struct custody *custody, const Custody__V1__Response *ans
 {
     custody->watch_id = 0;
     custody->watch_answered = true;
+    custody->watch_changed = answer->body_case == CUSTODY__V1__RESPONSE__BODY_KEYS_CHANGED &&
+                             answer->keys_changed->changed;
     custody->watch_refused.code = ERROR_OK;
     if (answer->code != CUSTODY__V1__CODE__OK)
         client_refused(answer, &custody->watch_refused);
@@ -278,7 +280,9 @@ int custody_watch_take(struct custody *custody, struct custody_error *err)
     if (!custody->watch_answered)
         return 0;
     custody->watch_answered = false;
-    return custody->watch_refused.code != ERROR_OK ? client_fail(&custody->watch_refused, err) : 1;
+    if (custody->watch_refused.code != ERROR_OK)
+        return client_fail(&custody->watch_refused, err);
+    return custody->watch_changed ? 1 : 2;
 }
 
 // ---- connecting ----

@@ -85,6 +85,27 @@ const struct peer *peers_current(const struct peers *peers, const char *key, con
     return current_of(find_span(peers, key, host, peer_key));
 }
 
+// The first place whose key is not below `key`; where `past`, not below or equal.
+static size_t key_position(const struct peers *peers, const char *key, bool past)
+{
+    size_t low = 0, high = peers->count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        int order = strcmp(peers->items[middle].key, key);
+        if (order < 0 || (past && order == 0))
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+struct peer_span peers_of(const struct peers *peers, const char *key)
+{
+    size_t first = key_position(peers, key, false), end = key_position(peers, key, true);
+    return (struct peer_span){first < end ? &peers->items[first] : NULL, end - first};
+}
+
 // ---- checking ----
 
 // What an unknown generation may not be below: the current one, or, where none has the allowed-ips,

@@ -38,6 +38,13 @@ const struct peer *peers_find(const struct peers *peers, const char *key, const 
 const struct peer *peers_current(const struct peers *peers, const char *key, const char *host,
                                  const char *peer_key);
 
+// All counterparts of our own key: they stand together. NULL and 0 where it has none.
+struct peer_span {
+    const struct peer *first;
+    size_t count;
+};
+struct peer_span peers_of(const struct peers *peers, const char *key);
+
 // Whether a peer.* record may come next; other records may for all that is known here. Pure.
 int peers_check(const struct peers *peers, const struct record *record, struct error *err);
 // Makes room for what the record may add, so that applying it cannot fail. Nothing else changes.

@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import json
 import os
+import pathlib
 import re
 import select
 import signal
@@ -16,7 +17,7 @@ import socket
 import subprocess
 import threading
 
-from stack import default_builddir, find_program, inside, wait_for
+from stack import children, default_builddir, find_program, inside, wait_for
 
 PATIENCE = 60  # seconds: an emulated processor is slow
 CLONE_NEWNET = 0x40000000
@@ -498,6 +499,50 @@ def killed_holder_is_released(t, kind, dir):
                 traffic.arrive(7)
 
 
+def guard_lets_go(t, kind, dir):
+    """A holder that is killed is no reason for packets to wait: the guard lets them go, also when a SIGTERM was for all."""
+    with no_qdisc(t.a), Traffic(t) as traffic:
+        for term in (False, True):
+            with Driver(t.a, "none") as driver:
+                driver.ask("hold", kind, 1 << 20)
+                driver.ask("guard")
+                guard, = children(driver.process.pid)
+                driver.ask("tell", 1)
+                driver.ask("begin")
+                traffic.send(7)
+                traffic.none_arrives()
+                if term:
+                    os.kill(guard, signal.SIGTERM)
+                driver.kill()
+                traffic.arrive(7)
+                wait_for(lambda: not is_running(guard), "the guard's end", PATIENCE)
+        # One that is told that nothing is held, or is ended, leaves what it finds alone.
+        for last in (("tell", 0), ("unguard",)):
+            with Driver(t.a, "none") as driver:
+                driver.ask("hold", kind, 1 << 20)
+                driver.ask("guard")
+                guard, = children(driver.process.pid)
+                driver.ask("tell", 1)
+                driver.ask("begin")
+                driver.ask("tell", 0)
+                driver.ask(*last)
+                traffic.send(3)
+                driver.kill()
+                wait_for(lambda: not is_running(guard), "the guard's end", PATIENCE)
+                traffic.none_arrives()
+            with Driver(t.a, "none") as driver:
+                driver.ask("leftover")
+                traffic.arrive(3)
+
+
+def is_running(pid):
+    """Whether there is such a process that has not ended. (It may wait for whoever takes in orphans.)"""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 def drains(t, kind, dir):
     """What was let through has left WireGuard once drained: the other end's device has received all of it."""
     with no_qdisc(t.a), Traffic(t) as traffic, Driver(t.a, "none") as driver:
@@ -593,5 +638,6 @@ def up_attaches(t, kind, dir):
 
 
 # Of each kind, and what does not depend on it.
-HOLD_CHECKS = (holds_and_releases, holds_each_size, killed_holder_is_released, drains, release_is_paced, limit_is_kept)
+HOLD_CHECKS = (holds_and_releases, holds_each_size, killed_holder_is_released, guard_lets_go, drains, release_is_paced,
+               limit_is_kept)
 ATTACH_CHECKS = (others_are_left_alone, up_attaches)

@@ -3,7 +3,7 @@
 // answered by one, "ok ..." or "error CODE: WORDS". For tests, which hold the keys themselves.
 //
 //   view | messages | set ITEM... | hold KIND LIMIT | begin | drain MS | end | pending | close |
-//   leftover
+//   leftover | guard | tell 1 | tell 0 | unguard
 //
 // An ITEM of set is key=BASE64, or, of the peer named last by peer=BASE64: remove, update,
 // endpoint=HOST:PORT, keepalive=N, psk=BASE64, copy=BASE64, replace, allowed=ADDRESS/N.
@@ -16,6 +16,7 @@
 
 #include "tools/applier/device.h"
 #include "tools/applier/hold.h"
+#include "tools/applier/hold_guard.h"
 
 #define PEERS_MAX   12000
 #define ALLOWED_MAX 40000
@@ -24,6 +25,7 @@ struct driver {
     const char *interface;
     struct device *device;
     struct hold *hold;
+    struct hold_guard *guard;
     struct device_change change;
     struct device_peer_change *peers;
     struct device_allowed_ip *allowed;
@@ -256,6 +258,17 @@ static int obey(struct driver *driver, char *line, struct error *err)
         return do_pending(driver, err);
     if (strcmp(line, "leftover") == 0)
         return plainly(hold_release_leftover(driver->interface, err));
+    if (strcmp(line, "guard") == 0)
+        return plainly(hold_guard_start(&driver->guard, driver->interface, err));
+    if (strncmp(line, "tell ", 5) == 0) {
+        hold_guard_tell(driver->guard, atoi(line + 5));
+        return plainly(0);
+    }
+    if (strcmp(line, "unguard") == 0) {
+        hold_guard_stop(driver->guard);
+        driver->guard = NULL;
+        return plainly(0);
+    }
     if (strcmp(line, "close") != 0)
         bad(line);
     int rc = plainly(hold_close(driver->hold, err));
@@ -301,6 +314,7 @@ int main(int argc, char **argv)
     fflush(stdout);
     if (err.code == ERROR_OK)
         serve(&driver);
+    hold_guard_stop(driver.guard);
     hold_close(driver.hold, NULL);
     device_close(driver.device);
     sodium_free(driver.keys);

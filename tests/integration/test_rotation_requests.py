@@ -345,6 +345,37 @@ def test_peer_steps_that_are_wrong(active):
     assert not [r for r in active.records() if r["event"].startswith("peer.")]
 
 
+def test_a_view_of_many_counterparts_comes_in_parts(active):
+    """However many there are, each answer fits a frame; together they are the state, each counterpart once and in order."""
+    count = 1500  # more than two frames hold
+    names = sorted((f"a-counterpart-with-a-rather-long-name-{i}", i) for i in range(1, count + 1))
+    with Applier(active) as c:
+        waiting = []
+        for name, i in names:
+            waiting.append(c.send(record_peer=pb.RecordPeer(
+                key="wga", state=pb.PEER_MOVED, peer=name, peer_key="wg0", generation=i, public_key=i.to_bytes(32, "big"))))
+            if len(waiting) == 8:
+                c.answer(waiting.pop(0))
+        for id in waiting:
+            c.answer(id)
+        c.peer("PEER_MOVED", key="wgb")  # of another key
+        first = c.view()
+        view, seen, parts = first, [(p.host, p.generation) for p in first.peers], 1
+        while view.more_peers:
+            view = c.call(get_view=pb.GetView(key="wga", peers_from=len(seen), as_of=first.as_of))
+            assert view.as_of == first.as_of and view.peers and not view.generations and not view.HasField("rotation")
+            seen += [(p.host, p.generation) for p in view.peers]
+            parts += 1
+        assert seen == names and parts > 2
+        # What came is worth nothing once the state is another.
+        c.peer("PEER_MOVED", peer="zeta")
+        refuses("ABORTED", lambda: c.call(get_view=pb.GetView(key="wga", peers_from=1, as_of=first.as_of)), "beginning")
+        # An operator's answer is as whole as it can be, and the key's own part always is.
+        assert c.rotate().rotation.generation == 2
+    shown = active.ctl("--json", "key", "history", "wga")
+    assert shown.returncode == 0, shown.stderr
+
+
 def test_freshness(active):
     with Applier(active) as c:
         published = c.publish(1).bundle

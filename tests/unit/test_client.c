@@ -76,7 +76,11 @@ struct peer {
     int listener;
     pthread_t thread;
     enum twist twist;
-    uint64_t watch_id; // of the watch that is not answered yet
+    uint64_t watch_id;         // of the watch that is not answered yet
+    bool unchanged;            // what a watch is answered
+    unsigned changes;          // so often its state changes after the first part of a view was told
+    uint64_t as_of;            // records of its state
+    bool empty_part, disorder; // what is wrong with the parts of a view
     struct note_key log_key, other_key;
     unsigned char log_secret[64], other_secret[64];
     uint8_t private_key[32], public_key[32];
@@ -311,6 +315,47 @@ static void answer_list(int fd, const Custody__V1__Request *request, size_t key_
     write_response(fd, &response, 4096);
 }
 
+// Five counterparts, two in a part.
+static void answer_view(struct peer *peer, int fd, const Custody__V1__Request *request)
+{
+    enum { ALL = 5, PART = 2 };
+    static uint8_t public_key[32];
+    static const char *const hosts[ALL] = {"a", "b", "c", "d", "e"};
+    Custody__V1__Peer peers[ALL];
+    Custody__V1__Peer *pointers[ALL];
+    Custody__V1__Rotation rotation = CUSTODY__V1__ROTATION__INIT;
+    Custody__V1__KeyView view = CUSTODY__V1__KEY_VIEW__INIT;
+    Custody__V1__Response response = CUSTODY__V1__RESPONSE__INIT;
+    uint64_t from = request->get_view->peers_from;
+    response.id = request->id;
+    if (from != 0 && request->get_view->as_of != peer->as_of) {
+        response.code = CUSTODY__V1__CODE__ABORTED;
+        write_response(fd, &response, 4096);
+        return;
+    }
+    view.key = request->get_view->key;
+    view.as_of = peer->as_of;
+    view.rotation = from == 0 ? &rotation : NULL;
+    for (uint64_t i = from; i < ALL && view.n_peers < PART && !(from > 0 && peer->empty_part);
+         i++) {
+        custody__v1__peer__init(&peers[i]);
+        peers[i].host = (char *)hosts[peer->disorder ? i % PART : i];
+        peers[i].key = (char *)"wg0";
+        peers[i].generation = peer->as_of;
+        peers[i].public_key = (ProtobufCBinaryData){sizeof public_key, public_key};
+        pointers[view.n_peers++] = &peers[i];
+    }
+    view.peers = pointers;
+    view.more_peers = from + view.n_peers < ALL;
+    response.body_case = CUSTODY__V1__RESPONSE__BODY_KEY_VIEW;
+    response.key_view = &view;
+    if (from == PART && peer->changes > 0) { // nearly at the end
+        peer->changes--;
+        peer->as_of++;
+    }
+    write_response(fd, &response, 4096);
+}
+
 // A watch is answered when the next request has come, before that one.
 static void answer_watch(struct peer *peer, int fd)
 {
@@ -322,7 +367,7 @@ static void answer_watch(struct peer *peer, int fd)
     peer->watch_id = 0;
     response.body_case = CUSTODY__V1__RESPONSE__BODY_KEYS_CHANGED;
     response.keys_changed = &changed;
-    changed.changed = true;
+    changed.changed = !peer->unchanged;
     if (peer->twist == REFUSED) {
         response.body_case = CUSTODY__V1__RESPONSE__BODY__NOT_SET;
         response.code = CUSTODY__V1__CODE__RESOURCE_EXHAUSTED;
@@ -340,6 +385,10 @@ static bool answer(struct peer *peer, int fd, const Custody__V1__Request *reques
     answer_watch(peer, fd);
     if (request->body_case == CUSTODY__V1__REQUEST__BODY_GET_STATUS) {
         answer_status(fd, request);
+        return true;
+    }
+    if (request->body_case == CUSTODY__V1__REQUEST__BODY_GET_VIEW) {
+        answer_view(peer, fd, request);
         return true;
     }
     if (request->body_case == CUSTODY__V1__REQUEST__BODY_LIST_KEYS) {
@@ -806,6 +855,64 @@ static void test_watch_over_an_end(void)
     disconnect(&peer, custody);
 }
 
+static void test_watch_without_change(void)
+{
+    struct peer peer;
+    struct custody_error err;
+    struct custody_status status;
+    struct custody *custody = connect_to(&peer, GOOD, 5000, &err);
+    peer.unchanged = true;
+    CU_ASSERT_EQUAL(custody_watch(custody, 5, &err), 0);
+    CU_ASSERT_EQUAL(custody_status(custody, &status, &err), 0);
+    CU_ASSERT_EQUAL(custody_watch_take(custody, &err), 2);
+    CU_ASSERT_EQUAL(custody_watch_take(custody, &err), 0);
+    disconnect(&peer, custody);
+}
+
+static void test_view_in_parts(void)
+{
+    static const unsigned changes[] = {0, 1, 3};
+    for (size_t i = 0; i < sizeof changes / sizeof changes[0]; i++) {
+        struct peer peer;
+        struct custody_error err;
+        struct custody_view *view = NULL;
+        struct custody *custody = connect_to(&peer, GOOD, 5000, &err);
+        peer.as_of = 7;
+        peer.changes = changes[i];
+        CU_ASSERT_EQUAL_FATAL(custody_get_view(custody, "wg0", &view, &err), 0);
+        CU_ASSERT_EQUAL_FATAL(view->peer_count, 5);
+        // All are of one state, and each is there once.
+        for (size_t j = 0; j < 5; j++) {
+            CU_ASSERT_EQUAL(view->peers[j].host[0], (char)('a' + j));
+            CU_ASSERT_EQUAL(view->peers[j].generation, 7 + changes[i]);
+        }
+        custody_view_free(view);
+        disconnect(&peer, custody);
+    }
+}
+
+static enum custody_code view_code(unsigned changes, bool empty_part, bool disorder)
+{
+    struct peer peer;
+    struct custody_error err;
+    struct custody_view *view = NULL;
+    struct custody *custody = connect_to(&peer, GOOD, 5000, &err);
+    peer.changes = changes;
+    peer.empty_part = empty_part;
+    peer.disorder = disorder;
+    CU_ASSERT_EQUAL(custody_get_view(custody, "wg0", &view, &err), -1);
+    CU_ASSERT_PTR_NULL(view);
+    disconnect(&peer, custody);
+    return err.code;
+}
+
+static void test_view_that_never_ends(void)
+{
+    CU_ASSERT_EQUAL(view_code(1000000, false, false), CUSTODY_ABORTED);
+    CU_ASSERT_EQUAL(view_code(0, true, false), CUSTODY_DATA_LOSS);
+    CU_ASSERT_EQUAL(view_code(0, false, true), CUSTODY_DATA_LOSS);
+}
+
 int main(void)
 {
     static CU_TestInfo tests[] = {
@@ -826,6 +933,9 @@ int main(void)
         {"a watch is answered while other calls go on", test_watch},
         {"a watch that is refused", test_watch_refused},
         {"a watch whose connection ends", test_watch_over_an_end},
+        {"a watch that ends without a change", test_watch_without_change},
+        {"a view in parts is of one state", test_view_in_parts},
+        {"a view whose parts make no sense", test_view_that_never_ends},
         CU_TEST_INFO_NULL,
     };
     return tap_run("client", tests);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "known_peers.h"
 #include "verified.h"
 
 struct counterpart {
@@ -80,10 +81,9 @@ static uint64_t want_known(struct wanted *wanted, const struct counterpart *coun
         want(wanted, fresh);
     if (counterpart->seen.time_us != 0)
         want(wanted, counterpart->seen.generation);
-    for (size_t i = view->peer_count; i > 0; i--) {
-        const struct custody_peer *peer = &view->peers[i - 1];
-        if (strcmp(peer->host, counterpart->host) != 0 || strcmp(peer->key, counterpart->key) != 0)
-            continue;
+    struct known_peers known = known_peers(view, counterpart->host, counterpart->key);
+    for (size_t i = known.count; i > 0; i--) {
+        const struct custody_peer *peer = &known.first[i - 1];
         if (peer->generation > highest && peer->moved_us != 0)
             highest = peer->generation;
         if (wanted->count < COUNTERPART_NOTES_MAX / 2)

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "counterpart.h"
+#include "known_peers.h"
 
 // What this host's log knows of the counterpart's generations.
 struct known {
@@ -44,23 +45,24 @@ static bool is_of(const struct custody_peer *peer, const struct counterpart_evid
     return strcmp(peer->host, evidence->host) == 0 && strcmp(peer->key, evidence->key) == 0;
 }
 
+static struct known_peers known_of(const struct counterpart_evidence *evidence)
+{
+    return known_peers(evidence->view, evidence->host, evidence->key);
+}
+
 static const struct custody_peer *find_peer(const struct counterpart_evidence *evidence,
                                             uint64_t generation)
 {
-    for (size_t i = 0; i < evidence->view->peer_count; i++)
-        if (evidence->view->peers[i].generation == generation &&
-            is_of(&evidence->view->peers[i], evidence))
-            return &evidence->view->peers[i];
-    return NULL;
+    return known_peers_find(known_of(evidence), generation);
 }
 
 static void look_up_known(struct court *court)
 {
     struct known *known = &court->known;
-    const struct custody_view *view = court->evidence->view;
-    for (size_t i = 0; i < view->peer_count; i++) {
-        const struct custody_peer *peer = &view->peers[i];
-        if (!is_of(peer, court->evidence) || peer->moved_us == 0)
+    const struct known_peers generations = known_of(court->evidence);
+    for (size_t i = 0; i < generations.count; i++) {
+        const struct custody_peer *peer = &generations.first[i];
+        if (peer->moved_us == 0)
             continue;
         if (peer->generation > known->floor)
             known->floor = peer->generation;
@@ -122,6 +124,8 @@ static bool has_wrong_key(struct court *court, const struct counterpart_bundle *
                      bundle->generation);
         return true;
     }
+    if (peer != NULL)
+        return false; // it was judged when it became known
     const char *owner = key_owner(court->evidence, bundle);
     if (owner == NULL)
         return false;

@@ -10,8 +10,12 @@
 
 #include <sodium.h>
 
-#define MOVED_TIMES    6    // that a move is told,
-#define MOVED_AGAIN_MS 8    // doubling from here
+#include "psk.h"
+
+#define LOOKS_MS       200 // that a pass reads notes for
+#define MOVED_TIMES    6   // that a move is told,
+#define MOVED_AGAIN_MS 8   // doubling from here
+#define BUSY_AGAIN_MS  1000
 #define HOT_MS         2000 // how long to look closely once asked whether we are ready,
 #define BACK_MS        1000 // and after the move: it may be rolled back, and packets wait for that
 
@@ -54,7 +58,7 @@ bool counterparts_move_address(const struct tended_peer *peer, union device_endp
 const uint8_t *counterparts_key(const struct tended *tended, const struct tended_peer *peer)
 {
     const struct custody_peer *current =
-        plan_current(tended->view, peer->setup->host, peer->setup->key);
+        known_peers_current(known_peers(tended->view, peer->setup->host, peer->setup->key));
     return current != NULL ? current->public_key : NULL;
 }
 
@@ -221,12 +225,8 @@ static bool is_unknown(const struct tended *tended, const struct tended_peer *pe
 {
     if (counterparts_key(tended, peer) == NULL)
         return false;
-    for (size_t i = 0; i < tended->view->peer_count; i++)
-        if (tended->view->peers[i].generation == generation &&
-            strcmp(tended->view->peers[i].host, peer->setup->host) == 0 &&
-            strcmp(tended->view->peers[i].key, peer->setup->key) == 0)
-            return false;
-    return true;
+    return known_peers_find(known_peers(tended->view, peer->setup->host, peer->setup->key),
+                            generation) == NULL;
 }
 
 // The log does not know what was made by hand: it goes when its grace is over, as an old generation
@@ -316,8 +316,8 @@ int counterparts_repair(struct tended *tended, const struct tended_peer *peer,
 
 // ---- a pass ----
 
-static void tell_refusals(struct tended *tended, const struct tended_peer *peer,
-                          const struct refusals *refusals)
+void counterparts_tell_refusals(struct tended *tended, const struct tended_peer *peer,
+                                const struct refusals *refusals)
 {
     for (size_t i = 0; i < refusals->count; i++) {
         const struct refusal *refusal = &refusals->items[i];
@@ -362,9 +362,16 @@ static int read_notes(struct tended *tended, struct tended_peer *peer, struct er
 static int look_at(struct tended *tended, struct tended_peer *peer, struct error *err)
 {
     int rc = read_notes(tended, peer, err);
-    tell_refusals(tended, peer, counterpart_refusals(peer->counterpart));
+    counterparts_tell_refusals(tended, peer, counterpart_refusals(peer->counterpart));
     tell_staleness(tended, peer);
     return rc;
+}
+
+static void look_soon(struct tended *tended)
+{
+    int64_t due = device_now_ms() + BUSY_AGAIN_MS;
+    if (due < tended->due_ms)
+        tended->due_ms = due;
 }
 
 int counterparts_read(struct tended *tended, struct error *err)
@@ -394,6 +401,7 @@ static int tend(struct tended *tended, struct tended_peer *peer, const char **yi
                                   .view = tended->view,
                                   .device = tended->there,
                                   .own_host = tended->world->own_host,
+                                  .own_key = tended->setup->key,
                                   .own_rotation = tended->view->rotation_generation != 0,
                                   .answered_generation = peer->answered_generation,
                                   .grace_us = tended_grace_us(tended),
@@ -409,6 +417,12 @@ static int tend(struct tended *tended, struct tended_peer *peer, const char **yi
         // What an interface lost that was whole is drift; what one lacks that is new is put there.
         if (plan.steps[i].kind == PLAN_REPAIR && peer->whole)
             continue;
+        // A new key is not acknowledged while the link's ends may have different preshared keys:
+        // its host would force a handshake that fails.
+        if (plan.steps[i].kind == PLAN_STAGE && psk_is_busy(tended, peer)) {
+            look_soon(tended);
+            continue;
+        }
         if (carry_out(tended, peer, &plan.steps[i], err) != 0)
             return -1;
         done++;
@@ -427,15 +441,25 @@ static int tend(struct tended *tended, struct tended_peer *peer, const char **yi
     return rc;
 }
 
+// Reading the notes of thousands takes its time, in which nobody would be answered: what a pass
+// does not get to is the next one's.
 int counterparts_tend(struct tended *tended, const char **yield, struct error *err)
 {
+    int64_t until = device_now_ms() + LOOKS_MS;
+    bool left = false;
     int rc = 0;
     *yield = NULL;
     for (size_t i = 0; i < tended->peer_count; i++) {
         struct error one;
+        if (tended->peers[i].look && device_now_ms() >= until) {
+            left = true;
+            continue;
+        }
         if (tend(tended, &tended->peers[i], yield, rc == 0 ? err : &one) != 0)
             rc = -1;
     }
+    if (left && rc == 0)
+        tended->due_ms = 0;
     return rc;
 }
 
@@ -472,12 +496,12 @@ static const struct device_peer *staged_peer(const struct tended *tended,
 static const struct custody_peer *find_older(const struct tended *tended,
                                              const struct tended_peer *peer)
 {
+    struct known_peers known = known_peers(tended->view, peer->setup->host, peer->setup->key);
     const struct custody_peer *older = NULL;
-    for (size_t i = 0; i < tended->view->peer_count; i++) {
-        const struct custody_peer *each = &tended->view->peers[i];
-        if (strcmp(each->host, peer->setup->host) == 0 &&
-            strcmp(each->key, peer->setup->key) == 0 && each->state != CUSTODY_PEER_RETIRED &&
-            each->moved_us != 0 && each->generation < peer->says.pre_active.generation &&
+    for (size_t i = 0; i < known.count; i++) {
+        const struct custody_peer *each = &known.first[i];
+        if (each->state != CUSTODY_PEER_RETIRED && each->moved_us != 0 &&
+            each->generation < peer->says.pre_active.generation &&
             (older == NULL || each->generation > older->generation))
             older = each;
     }

@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <sodium.h>
@@ -230,32 +231,38 @@ static void compare_counterpart(const struct drift_in *in, size_t index, struct 
     compare_generation(in, index, current, drift);
     if (current != NULL)
         compare_peer(in, index, current, drift);
-    for (size_t i = 0; i < in->view->peer_count; i++) {
-        const struct custody_peer *peer = &in->view->peers[i];
-        if (peer != current && strcmp(peer->host, setup->host) == 0 &&
-            strcmp(peer->key, setup->key) == 0)
-            compare_left_over(in, index, peer, drift);
-    }
+    struct known_peers known = known_peers(in->view, setup->host, setup->key);
+    for (size_t i = 0; i < known.count; i++)
+        if (&known.first[i] != current)
+            compare_left_over(in, index, &known.first[i], drift);
 }
 
 // ---- peers that nobody knows ----
 
-static bool is_known(const struct drift_in *in, const uint8_t public_key[DEVICE_KEY_SIZE])
+// Marks those of the device's peers whose public key somebody names.
+static void mark(const struct device_view *device, bool *known,
+                 const uint8_t public_key[DEVICE_KEY_SIZE])
 {
-    for (size_t i = 0; i < in->view->peer_count; i++)
-        if (sodium_memcmp(in->view->peers[i].public_key, public_key, DEVICE_KEY_SIZE) == 0)
-            return true;
+    const struct device_peer *peer = device_view_peer(device, public_key);
+    if (peer != NULL)
+        known[peer - device->peers] = true;
+}
+
+// For each of the device's peers whether it is known. NULL: no memory.
+static bool *find_known(const struct drift_in *in)
+{
+    bool *known = calloc(in->device->peer_count + 1, sizeof *known);
+    for (size_t i = 0; known != NULL && i < in->view->peer_count; i++)
+        mark(in->device, known, in->view->peers[i].public_key);
     // What a bundle names is about to be staged or moved to.
-    for (size_t i = 0; i < in->setup->peer_count; i++) {
+    for (size_t i = 0; known != NULL && i < in->setup->peer_count; i++) {
         const struct counterpart_says *says = in->peers[i].says;
-        if (says != NULL &&
-            ((says->has_active &&
-              sodium_memcmp(says->active.public_key, public_key, DEVICE_KEY_SIZE) == 0) ||
-             (says->has_pre_active &&
-              sodium_memcmp(says->pre_active.public_key, public_key, DEVICE_KEY_SIZE) == 0)))
-            return true;
+        if (says != NULL && says->has_active)
+            mark(in->device, known, says->active.public_key);
+        if (says != NULL && says->has_pre_active)
+            mark(in->device, known, says->pre_active.public_key);
     }
-    return false;
+    return known;
 }
 
 static void compare_unknown(const struct drift_in *in, const struct device_peer *peer,
@@ -280,6 +287,17 @@ static void compare_unknown(const struct drift_in *in, const struct device_peer 
         text);
 }
 
+static void compare_all_unknown(const struct drift_in *in, struct drift *drift)
+{
+    bool *known = find_known(in);
+    // (No memory: this time none is looked at, and so none is said to be gone.)
+    drift->cut |= known == NULL;
+    for (size_t i = 0; known != NULL && i < in->device->peer_count && !drift->cut; i++)
+        if (!known[i])
+            compare_unknown(in, &in->device->peers[i], drift);
+    free(known);
+}
+
 void drift_compare(const struct drift_in *in, struct drift *drift)
 {
     memset(drift, 0, sizeof *drift);
@@ -287,9 +305,7 @@ void drift_compare(const struct drift_in *in, struct drift *drift)
     compare_own_bundle(in, drift);
     for (size_t i = 0; i < in->setup->peer_count; i++)
         compare_counterpart(in, i, drift);
-    for (size_t i = 0; i < in->device->peer_count; i++)
-        if (!is_known(in, in->device->peers[i].public_key))
-            compare_unknown(in, &in->device->peers[i], drift);
+    compare_all_unknown(in, drift);
 }
 
 // ---- findings ----

@@ -54,10 +54,9 @@ struct drift {
     bool cut; // there is more
 };
 
-// Whether a counterpart's peer is to have a preshared key. (Where epochs are kept, whoever knows
-// them says so here.)
+// Whether a counterpart's peer is to have a preshared key.
 enum drift_preshared {
-    DRIFT_PRESHARED_ANY, // not known: not looked at
+    DRIFT_PRESHARED_ANY, // not known, or none of ours: not looked at
     DRIFT_PRESHARED_NONE,
     DRIFT_PRESHARED_ONE,
 };

@@ -11,6 +11,18 @@
 
 #define REPAIRED_MS 1000 // until it is seen whether a repair has lasted: somebody may undo it
 
+// An epoch that the log says is set is on the interface. Without one, a preshared key may be there
+// that was set by hand: that is nobody's business.
+static enum drift_preshared wanted_preshared(const struct custody_view *view,
+                                             const struct setup_peer *peer)
+{
+    for (size_t i = 0; i < view->psk_count; i++)
+        if (view->psks[i].set != 0 && strcmp(view->psks[i].host, peer->host) == 0 &&
+            strcmp(view->psks[i].key, peer->key) == 0)
+            return DRIFT_PRESHARED_ONE;
+    return DRIFT_PRESHARED_ANY;
+}
+
 int drifts_look(const struct tended *tended, struct drift *drift, struct error *err)
 {
     struct drift_peer *peers = calloc(tended->peer_count + 1, sizeof *peers);
@@ -20,7 +32,7 @@ int drifts_look(const struct tended *tended, struct drift *drift, struct error *
     for (size_t i = 0; i < tended->peer_count; i++) {
         bool looked = !tended->peers[i].look && tended->world->registry != NULL;
         peers[i].says = looked ? &tended->peers[i].says : NULL;
-        peers[i].preshared = DRIFT_PRESHARED_ANY; // here belongs whether an epoch is in force
+        peers[i].preshared = wanted_preshared(tended->view, tended->peers[i].setup);
     }
     struct drift_in in = {.setup = tended->setup,
                           .view = tended->view,
@@ -170,8 +182,10 @@ int drifts_tend(struct tended *tended, struct error *err)
     if (now == NULL)
         return error_set(why, ERROR_RESOURCE_EXHAUSTED, "out of memory for a comparison");
     int rc = -1;
-    if (tended_read(tended, why) == 0 && drifts_look(tended, now, why) == 0)
+    if (tended_read_again(tended, why) == 0 && drifts_look(tended, now, why) == 0) {
+        tended_set_drift(tended, (unsigned)drift_count(now));
         rc = tell(tended, now, why);
+    }
     if (rc == 0 && tended->setup->repair) {
         rc = drifts_repair(tended, now, why);
         int64_t due = device_now_ms() + REPAIRED_MS;

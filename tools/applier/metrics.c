@@ -171,6 +171,12 @@ static void put_counters(struct openmetrics *text, const struct metrics_source *
         openmetrics_sample(text, LABELS("interface", tended->setup->name, "outcome", "rolled-back"),
                            (double)tended->counts.rolled_back);
     }
+    openmetrics_family(text, OPENMETRICS_COUNTER, "custody_applier_device_requests", NULL,
+                       "Messages sent to the interface's WireGuard since it was found.");
+    for (size_t i = 0; i < source->count; i++)
+        if (source->tended[i]->device != NULL)
+            openmetrics_sample(text, LABELS("interface", source->tended[i]->setup->name),
+                               (double)device_messages(source->tended[i]->device).sent);
     openmetrics_family(text, OPENMETRICS_COUNTER, "custody_applier_refused_notes", NULL,
                        "Different notes in the registry that were not believed, by kind.");
     for (size_t i = 0; i < source->count; i++)

@@ -8,40 +8,23 @@
 
 // ---- looking things up ----
 
-static bool is_of(const struct custody_peer *peer, const char *host, const char *key)
+const struct custody_peer *plan_current(const struct custody_view *view, const char *host,
+                                        const char *key)
 {
-    return strcmp(peer->host, host) == 0 && strcmp(peer->key, key) == 0;
-}
-
-static const struct custody_peer *find(const struct plan_counterpart *in, uint64_t generation)
-{
-    for (size_t i = 0; i < in->view->peer_count; i++)
-        if (in->view->peers[i].generation == generation &&
-            is_of(&in->view->peers[i], in->setup->host, in->setup->key))
-            return &in->view->peers[i];
-    return NULL;
+    return known_peers_current(known_peers(view, host, key));
 }
 
 unsigned plan_leftovers(const struct custody_view *view, const struct counterpart_says *says,
                         const char *host, const char *key)
 {
+    struct known_peers known = known_peers(view, host, key);
     unsigned count = 0;
-    for (size_t i = 0; i < view->peer_count; i++) {
-        const struct custody_peer *each = &view->peers[i];
+    for (size_t i = 0; i < known.count; i++) {
+        const struct custody_peer *each = &known.first[i];
         bool announced = says->has_pre_active && says->pre_active.generation == each->generation;
-        count += strcmp(each->host, host) == 0 && strcmp(each->key, key) == 0 &&
-                 each->state == CUSTODY_PEER_STAGED && each->moved_us == 0 && !announced;
+        count += each->state == CUSTODY_PEER_STAGED && each->moved_us == 0 && !announced;
     }
     return count;
-}
-
-const struct custody_peer *plan_current(const struct custody_view *view, const char *host,
-                                        const char *key)
-{
-    for (size_t i = 0; i < view->peer_count; i++)
-        if (is_of(&view->peers[i], host, key) && view->peers[i].state == CUSTODY_PEER_MOVED)
-            return &view->peers[i];
-    return NULL;
 }
 
 static const struct counterpart_ended *find_ended(const struct plan_counterpart *in,
@@ -128,17 +111,23 @@ static uint64_t plan_moves(const struct plan_counterpart *in, const struct custo
     return current->generation;
 }
 
-static void plan_staging(const struct plan_counterpart *in, uint64_t current, struct plan *plan)
+static bool goes_first(const struct plan_counterpart *in)
+{
+    int order = strcmp(in->setup->host, in->own_host);
+    return order < 0 || (order == 0 && strcmp(in->setup->key, in->own_key) < 0);
+}
+
+static void plan_staging(const struct plan_counterpart *in, struct known_peers known,
+                         uint64_t current, struct plan *plan)
 {
     const struct bundle *next = &in->says->pre_active;
     if (!in->says->has_pre_active || current == 0 || next->generation <= current)
         return;
     if (in->own_rotation) {
-        // The lower host id goes first.
-        plan->yield = strcmp(next->host, in->own_host) < 0;
+        plan->yield = goes_first(in);
         return;
     }
-    const struct custody_peer *recorded = find(in, next->generation);
+    const struct custody_peer *recorded = known_peers_find(known, next->generation);
     bool staged = recorded != NULL && recorded->state == CUSTODY_PEER_STAGED;
     if (!staged && (in->says->stale || in->says->withheld))
         return; // a registry that lags or hides something stages nothing new
@@ -149,7 +138,7 @@ static void plan_staging(const struct plan_counterpart *in, uint64_t current, st
 }
 
 // Why a generation that is not the current one must go now; NULL: it may stay.
-static const char *reason_to_retire(const struct plan_counterpart *in,
+static const char *reason_to_retire(const struct plan_counterpart *in, struct known_peers known,
                                     const struct custody_peer *peer, uint64_t current,
                                     struct plan *plan)
 {
@@ -180,8 +169,12 @@ static const char *reason_to_retire(const struct plan_counterpart *in,
         return in->now_us < last ? NULL : "nothing came of it within the grace period";
     }
     // Replaced: only once its host says that the one after it is active.
-    const struct custody_peer *now = find(in, current);
-    if (!in->says->has_active || in->says->active.generation < current || now == NULL)
+    const struct custody_peer *now = known_peers_find(known, current);
+    if (!in->says->has_active || in->says->active.generation < current || now == NULL ||
+        now->moved_us == 0)
+        return NULL;
+    // This very plan moves to it: its grace begins then.
+    if (now->state != CUSTODY_PEER_MOVED)
         return NULL;
     int64_t until = now->moved_us + in->grace_us;
     if (in->now_us >= until)
@@ -192,25 +185,25 @@ static const char *reason_to_retire(const struct plan_counterpart *in,
 
 void plan_for_counterpart(const struct plan_counterpart *in, struct plan *plan)
 {
+    struct known_peers known = known_peers(in->view, in->setup->host, in->setup->key);
     memset(plan, 0, sizeof *plan);
-    uint64_t generation =
-        plan_moves(in, plan_current(in->view, in->setup->host, in->setup->key), plan);
-    plan_staging(in, generation, plan);
-    for (size_t i = 0; i < in->view->peer_count; i++) {
-        const struct custody_peer *peer = &in->view->peers[i];
-        if (!is_of(peer, in->setup->host, in->setup->key) || peer->state == CUSTODY_PEER_RETIRED)
+    uint64_t generation = plan_moves(in, known_peers_current(known), plan);
+    plan_staging(in, known, generation, plan);
+    for (size_t i = 0; i < known.count; i++) {
+        const struct custody_peer *peer = &known.first[i];
+        if (peer->state == CUSTODY_PEER_RETIRED)
             continue;
         const struct counterpart_ended *ended = find_ended(in, peer->generation);
         bool compromised = ended != NULL && ended->state == BUNDLE_COMPROMISED;
         // What is compromised goes even when nothing takes its place.
         if (peer->generation == generation && !compromised)
             continue;
-        const char *why = reason_to_retire(in, peer, generation, plan);
+        const char *why = reason_to_retire(in, known, peer, generation, plan);
         if (why != NULL)
             add(plan, PLAN_RETIRE, peer->generation, peer->public_key, compromised, why);
     }
-    const struct custody_peer *newest = find(in, generation);
-    if (newest != NULL && in->says->has_pre_active && in->says->pre_active.generation == generation)
+    if (known_peers_find(known, generation) != NULL && in->says->has_pre_active &&
+        in->says->pre_active.generation == generation)
         plan->watch = true; // it may still be rolled back
 }
 
@@ -250,8 +243,8 @@ struct plan_own plan_for_own(const struct custody_view *view,
     if (view->suspended)
         return own;
     if (active == NULL) {
-        // The first key; or, after a revocation, its replacement, which waits for nobody, but for its
-        // rotation to be open.
+        // The first key; or, after a revocation, its replacement, which waits for nobody, but for
+        // its rotation to be open.
         bool replaces = plan_in_state(view, CUSTODY_KEY_COMPROMISED) != NULL;
         if (next == NULL || (is_key(next, device_key) && !rotating) || (replaces && !rotating))
             return own;

@@ -12,6 +12,7 @@
 #include "counterpart.h"
 #include "custody.h"
 #include "device_view.h"
+#include "known_peers.h"
 #include "setup.h"
 
 // ---- a counterpart's key on our interface ----
@@ -38,8 +39,7 @@ struct plan {
     size_t count;
     struct plan_step steps[PLAN_STEPS_MAX]; // in this order
     int64_t due_us;                         // when to ask again at the latest; 0: no need
-    bool
-        yield; // our own rotation gives way: the counterpart's host id is lower and it rotates, too
+    bool yield; // our own rotation gives way: the counterpart, which rotates, too, goes first
     bool watch; // a staged generation may take over any moment: look at the handshakes
 };
 
@@ -48,12 +48,14 @@ struct plan_counterpart {
     const struct counterpart_says *says;
     const struct custody_view *view; // our key's: of its peers, those of this counterpart count
     const struct device_view *device;
-    const char *own_host;
+    const char *own_host, *own_key;
     bool own_rotation;            // ours is open
     uint64_t answered_generation; // that this process staged: it holds the secret; 0: none
     int64_t grace_us, now_us;
 };
 
+// Where both rotate, the lower host id goes first; where one host has both ends, the lower key
+// name.
 void plan_for_counterpart(const struct plan_counterpart *in, struct plan *plan);
 
 // Whether the peer's allowed-ips are exactly those that are configured.

@@ -405,14 +405,21 @@ static int arm_folder(struct dir *dir, int root, struct folder *folder)
     return refused ? -1 : 0;
 }
 
+static void forget_watch(struct dir *dir, int *wd)
+{
+    if (*wd >= 0)
+        inotify_rm_watch(dir->inotify, *wd); // shared: another may have taken it away already
+    *wd = -1;
+}
+
 static void forget_watches(struct dir *dir)
 {
-    replace_watch(dir, &dir->root_wd, -1);
+    forget_watch(dir, &dir->root_wd);
     for (size_t i = 0; i < dir->count; i++) {
         struct folder *folder = &dir->folders[i];
         folder->changed |= folder->wd >= 0;
-        replace_watch(dir, &folder->wd, -1);
-        replace_watch(dir, &folder->parent_wd, -1);
+        forget_watch(dir, &folder->wd);
+        forget_watch(dir, &folder->parent_wd);
     }
 }
 

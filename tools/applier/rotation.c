@@ -12,6 +12,7 @@
 #include "counterparts.h"
 #include "cutover.h"
 #include "paired.h"
+#include "psk.h"
 
 #define ALIVE_S              180  // a peer without a handshake for longer has no session
 #define READY_MS             1000 // for answers inside the tunnel
@@ -356,10 +357,12 @@ static int cut_over(struct attempt *attempt, struct error *err)
 {
     struct tended *tended = attempt->tended;
     struct error why;
-    if (cutover_ask_ready(&attempt->cutover, READY_MS, err) != 0 ||
-        take_secrets_again(attempt, err) != 0 || take_pair(attempt, err) != 0)
+    if (take_pair(attempt, err) != 0)
         return -1;
-    if (release(tended, attempt->cutover.generation, CUSTODY_REASON_ROTATION, &attempt->released,
+    // Last: they look closely for a moment only.
+    if (cutover_ask_ready(&attempt->cutover, READY_MS, err) != 0 ||
+        take_secrets_again(attempt, err) != 0 ||
+        release(tended, attempt->cutover.generation, CUSTODY_REASON_ROTATION, &attempt->released,
                 err) != 0) {
         paired_return(tended);
         return -1;
@@ -401,6 +404,15 @@ static int again_or_end(struct tended *tended, const struct error *why, struct e
     return why->code == ERROR_OK ? 0 : -1;
 }
 
+// A counterpart with which a handshake might fail now; NULL: none.
+static const char *find_busy(const struct tended *tended)
+{
+    for (size_t i = 0; i < tended->peer_count; i++)
+        if (tended->peers[i].required && psk_is_busy(tended, &tended->peers[i]))
+            return tended->peers[i].setup->host;
+    return NULL;
+}
+
 int rotation_give_up(struct tended *tended, const char *why, struct error *err)
 {
     return end_rotation(tended, tended->view->rotation_generation, false, why, err);
@@ -424,6 +436,11 @@ int rotation_go_on(struct tended *tended, const char *yield, struct error *err)
     }
     if (rc < 0)
         return again_or_end(tended, &why, err);
+    if ((missing = find_busy(tended)) != NULL) {
+        snprintf(why.message, sizeof why.message,
+                 "the preshared key with %s is being replaced: that comes first", missing);
+        return again_or_end(tended, &why, err);
+    }
     if (attempt_make(&attempt, tended, err) != 0)
         return -1;
     rc = cut_over(&attempt, &why);

@@ -44,6 +44,7 @@ struct server {
     unsigned failures;
     struct error last;
     int64_t rescan_ms;
+    bool registry_told; // its descriptor is readable
 };
 
 static void say(struct server *server, const struct error *err)
@@ -215,6 +216,7 @@ static int connect_and_watch(struct server *server, struct error *err)
     note_key_format(&key, server->log_vkey);
     if (custody_connect(&options, &server->world.custody, &theirs) != 0)
         goto theirs;
+    bool known = strcmp(server->world.own_host, custody_host(server->world.custody)) == 0;
     snprintf(server->world.own_host, sizeof server->world.own_host, "%s",
              custody_host(server->world.custody));
     status = calloc(1, sizeof *status);
@@ -224,7 +226,7 @@ static int connect_and_watch(struct server *server, struct error *err)
     free(status);
     if (custody_watch(server->world.custody, 0, &theirs) != 0)
         goto theirs;
-    return server->registry != NULL ? watch_registry(server, err) : 0;
+    return server->registry != NULL && !known ? watch_registry(server, err) : 0;
 theirs:
     return error_set(err, (enum error_code)theirs.code, "custodyd: %s: %s",
                      custody_code_name(theirs.code), theirs.message);
@@ -256,7 +258,8 @@ static void take_watch(struct server *server)
         for (size_t i = 0; i < server->count; i++)
             if (server->tended[i]->view != NULL && server->tended[i]->view->seq > seq)
                 seq = server->tended[i]->view->seq;
-        mark_all(server);
+        if (rc == 1)
+            mark_all(server);
         if (custody_watch(server->world.custody, seq, &theirs) == 0)
             return;
     }
@@ -310,6 +313,8 @@ static void take_registry(struct server *server)
     if (server->registry == NULL)
         return;
     bool rescan = device_now_ms() >= server->rescan_ms;
+    if (!rescan && !server->registry_told && !server->world.registry_gone)
+        return;
     server->world.registry_gone = registry_drain(server->registry, changed, server, &err) != 0;
     if (server->world.registry_gone)
         say(server, &err);
@@ -354,6 +359,7 @@ static int wait_for_something(struct server *server, struct error *err)
     link_watch_fds(server->links, fds);
     used = LINK_WATCH_FDS;
     fds[used++] = (struct pollfd){.fd = server->signals, .events = POLLIN};
+    size_t registry = used;
     fds[used++] = (struct pollfd){
         .fd = server->registry != NULL ? registry_fd(server->registry) : -1, .events = POLLIN};
     fds[used++] = (struct pollfd){
@@ -372,6 +378,7 @@ static int wait_for_something(struct server *server, struct error *err)
     int64_t due = earliest(server), now = device_now_ms();
     int timeout = due <= now ? 0 : due - now > 60000 ? 60000 : (int)(due - now);
     int n = poll(fds, used, timeout);
+    server->registry_told = n > 0 && fds[registry].revents != 0;
     bool links = n > 0 && (fds[0].revents != 0 || fds[1].revents != 0);
     free(fds);
     if (!links)
@@ -399,6 +406,7 @@ static void work_on(struct tended *tended, unsigned *in_a_row)
     tended_pass(tended);
     if (tended->dirty && ++*in_a_row >= PASSES_IN_A_ROW) {
         tended->dirty = false;
+        tended->view_old = true;
         tended->due_ms = now + REST_MS;
         *in_a_row = 0;
     }

@@ -16,6 +16,7 @@
 #include "drifts.h"
 #include "own_notes.h"
 #include "paired.h"
+#include "psk.h"
 #include "retry.h"
 #include "rotation.h"
 
@@ -69,12 +70,20 @@ static int make_peer(struct tended_peer *peer, const struct setup_peer *setup, s
 {
     peer->setup = setup;
     peer->look = true;
+    snprintf(peer->folder, sizeof peer->folder, "%s/%s", setup->host, setup->key);
     peer->counterpart = counterpart_new(setup->host, setup->key);
     peer->acknowledgements = acknowledgements_new(setup->host, setup->key);
-    if (peer->counterpart == NULL || peer->acknowledgements == NULL)
+    peer->psk.reader = psk_notes_new(setup->host, setup->key);
+    if (peer->counterpart == NULL || peer->acknowledgements == NULL || peer->psk.reader == NULL)
         return error_set(err, ERROR_RESOURCE_EXHAUSTED, "out of memory for counterpart '%s'",
                          setup->host);
     return 0;
+}
+
+static int compare_peers(const void *a, const void *b)
+{
+    return strcmp((*(struct tended_peer *const *)a)->folder,
+                  (*(struct tended_peer *const *)b)->folder);
 }
 
 struct tended *tended_new(struct tended_world *world, const struct setup_interface *setup,
@@ -82,15 +91,18 @@ struct tended *tended_new(struct tended_world *world, const struct setup_interfa
 {
     struct tended *tended = calloc(1, sizeof *tended);
     struct tended_peer *peers = calloc(setup->peer_count + 1, sizeof *peers);
-    if (tended == NULL || peers == NULL) {
+    struct tended_peer **by_folder = calloc(setup->peer_count + 1, sizeof(struct tended_peer *));
+    if (tended == NULL || peers == NULL || by_folder == NULL) {
         free(tended);
         free(peers);
+        free(by_folder);
         error_set(err, ERROR_RESOURCE_EXHAUSTED, "out of memory for interface '%s'", setup->name);
         return NULL;
     }
     tended->world = world;
     tended->setup = setup;
     tended->peers = peers;
+    tended->by_folder = by_folder;
     tended->follow_ms = INT64_MAX;
     tended->dirty = true;
     for (size_t i = 0; i < setup->peer_count; i++) {
@@ -99,7 +111,9 @@ struct tended *tended_new(struct tended_world *world, const struct setup_interfa
             tended_free(tended);
             return NULL;
         }
+        by_folder[i] = &peers[i];
     }
+    qsort(by_folder, tended->peer_count, sizeof(struct tended_peer *), compare_peers);
     return tended;
 }
 
@@ -130,9 +144,11 @@ void tended_free(struct tended *tended)
     for (size_t i = 0; i < tended->peer_count; i++) {
         counterpart_free(tended->peers[i].counterpart);
         acknowledgements_free(tended->peers[i].acknowledgements);
+        psk_notes_free(tended->peers[i].psk.reader);
         sodium_memzero(tended->peers[i].secret, sizeof tended->peers[i].secret);
     }
     custody_view_free(tended->view);
+    free(tended->by_folder);
     free(tended->peers);
     free(tended);
 }
@@ -234,7 +250,14 @@ int tended_read(struct tended *tended, struct error *err)
     device_view_free(tended->there);
     tended->there = view;
     tended->read_ms = device_now_ms();
+    tended->read_sent = device_messages(tended->device).sent;
     return 0;
+}
+
+int tended_read_again(struct tended *tended, struct error *err)
+{
+    bool same = tended->there != NULL && device_messages(tended->device).sent == tended->read_sent;
+    return same ? 0 : tended_read(tended, err);
 }
 
 int tended_ask(struct tended *tended, struct error *err)
@@ -247,6 +270,7 @@ int tended_ask(struct tended *tended, struct error *err)
         return tended_from_library(tended, &theirs, "asking for its state", err);
     custody_view_free(tended->view);
     tended->view = view;
+    tended->view_old = false;
     return 0;
 }
 
@@ -307,38 +331,54 @@ static int tend_rotation(struct tended *tended, const char *yield, struct error 
     return own.kind == PLAN_ROTATE ? rotation_go_on(tended, yield, err) : 0;
 }
 
-// The steps of one pass, each with what the one before has left: the first failure ends it, but
-// what needs no registry is done before what needs one.
+// The second devices of pairs, and preshared keys.
+static int tend_links(struct tended *tended, struct error *err)
+{
+    paired_tend_peers(tended);
+    return psk_tend(tended, err);
+}
+
+// The steps of one pass, each with what the one before has left: a failure ends it, but what needs
+// no registry is done before what needs one, and a rotation that is open ends with its window
+// whatever else fails.
 static int pass(struct tended *tended, struct error *err)
 {
     const char *yield = NULL;
-    struct error notes = {.code = ERROR_OK};
-    if (tended_ask(tended, err) != 0 && tended->view == NULL)
+    struct error notes = {.code = ERROR_OK}, preshared = {.code = ERROR_OK};
+    if ((tended->view_old || tended->view == NULL) && tended_ask(tended, err) != 0 &&
+        tended->view == NULL)
         return -1;
     if (tended_read(tended, err) != 0 || tend_own_key(tended, err) != 0)
         return -1;
     if (tended->world->registry == NULL || tended->dirty)
         return 0;
     int published = own_notes_tend(tended, &notes);
-    if (tended_read(tended, err) != 0 || counterparts_tend(tended, &yield, err) != 0)
+    if (tended_read_again(tended, err) != 0)
         return -1;
+    int others = counterparts_tend(tended, &yield, err);
     if (tended->dirty)
-        return 0; // look again first
-    paired_tend_peers(tended);
-    if (published != 0) {
+        return others; // look again first
+    // A rotation goes on without these, unless the link's ends may differ.
+    int links = others == 0 ? tend_links(tended, &preshared) : 0;
+    bool cut_off = others != 0 || published != 0;
+    if (others == 0 && published != 0)
         *err = notes;
-        if (tended->view->rotation_generation == 0)
+    if (!tended->dirty) {
+        if (cut_off && tended->view->rotation_generation == 0)
+            return -1;
+        if (tend_rotation(tended, yield, err) != 0 || cut_off || rotation_settle(tended, err) != 0)
             return -1;
     }
-    if (tend_rotation(tended, yield, err) != 0 || published != 0)
-        return -1;
-    return rotation_settle(tended, err);
+    if (links != 0)
+        *err = preshared;
+    return links;
 }
 
 void tended_pass(struct tended *tended)
 {
     struct error err = {.code = ERROR_OK};
     tended->due_ms = device_now_ms() + LOOK_MS;
+    tended->view_old |= tended->dirty;
     tended->dirty = false;
     if (!tended->present)
         return;
@@ -349,6 +389,7 @@ void tended_pass(struct tended *tended)
         tended->failures = 0;
         tended->last.message[0] = '\0';
     } else {
+        tended->view_old = true;
         tended_say(tended, &err);
         int64_t due =
             device_now_ms() + retry_wait_ms(false, ++tended->failures, randombytes_random());
@@ -405,17 +446,22 @@ void tended_datagrams(struct tended *tended)
         counterparts_datagram(tended, pair_moves(tended->pair), &move, &from);
 }
 
+static int compare_folder(const void *folder, const void *peer)
+{
+    return strcmp(folder, (*(struct tended_peer *const *)peer)->folder);
+}
+
 void tended_changed(struct tended *tended, const char *folder)
 {
-    char theirs[REGISTRY_PATH_MAX + 1];
-    tended->dirty = true; // our own notes may be what changed
-    for (size_t i = 0; i < tended->peer_count; i++) {
-        struct tended_peer *peer = &tended->peers[i];
-        if (folder != NULL)
-            registry_folder(theirs, peer->setup->host, peer->setup->key);
-        if (folder == NULL || strcmp(theirs, folder) == 0)
-            peer->look = true;
-    }
+    tended->due_ms = 0; // our own notes may be what changed
+    for (size_t i = 0; folder == NULL && i < tended->peer_count; i++)
+        tended->peers[i].look = true;
+    struct tended_peer **peer = folder == NULL
+                                    ? NULL
+                                    : bsearch(folder, tended->by_folder, tended->peer_count,
+                                              sizeof(struct tended_peer *), compare_folder);
+    if (peer != NULL)
+        (*peer)->look = true;
 }
 
 // ---- for metrics ----

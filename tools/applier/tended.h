@@ -20,6 +20,7 @@
 #include "moves.h"
 #include "pair.h"
 #include "plan.h"
+#include "psk_notes.h"
 #include "registry.h"
 #include "setup.h"
 #include "trust.h"
@@ -44,9 +45,21 @@ struct tended_handshake {
     struct timespec at;
 };
 
+// A link's preshared key.
+struct tended_psk {
+    struct psk_notes *reader;
+    struct psk_says says;
+    char notes[PSK_NOTE_STATES][NOTE_MAX]; // ours, as signed last: put back where they are lost
+    bool seen;                             // this process saw it on the interface
+    bool unrecorded;                       // set, and custodyd not told yet:
+    uint64_t unrecorded_epoch;             // this one
+    int64_t repaired_us, not_before_us;    // as psk_plan.h has them
+};
+
 // A counterpart.
 struct tended_peer {
     const struct setup_peer *setup;
+    char folder[HOST_MAX + 1 + KEY_MAX + 1]; // of the registry: "HOST/KEY"
     struct counterpart *counterpart;
     struct acknowledgements *acknowledgements;
     struct counterpart_says says;
@@ -72,6 +85,7 @@ struct tended_peer {
     bool late;                   // as recorded
     uint64_t dropped_generation; // of ours, compromised: the highest that it said it has dropped
     uint8_t move_sha256[32];
+    struct tended_psk psk;
 };
 
 // A note of ours, as it was signed last: put back where the registry lost it.
@@ -118,10 +132,13 @@ struct tended {
     int64_t settle_ms; // when keepalives go back to what is configured; 0 = they are
     struct tended_peer *peers;
     size_t peer_count;
+    struct tended_peer **by_folder; // the same, ordered by the registry's folder of each
     // When to look again.
-    bool dirty;
+    bool dirty;    // at once, and the log may say something else
+    bool view_old; // the log does, or may
     int64_t due_ms, follow_ms, hot_until_ms;
     unsigned failures;
+    uint64_t read_sent;         // messages sent to the device when it had been read last
     int64_t read_ms, passed_ms; // when the device was read last, and a pass made; 0 = never
     struct tended_counts counts;
     struct error last; // said last, so as not to say it again
@@ -160,6 +177,8 @@ void tended_tell(const struct tended *tended, const char *format, ...)
 int64_t tended_now_us(void); // of the wall clock
 // Reads the device into `there`.
 int tended_read(struct tended *tended, struct error *err);
+// The same, where this process asked the device for anything since it was read.
+int tended_read_again(struct tended *tended, struct error *err);
 // Asks custodyd for the view.
 int tended_ask(struct tended *tended, struct error *err);
 // The library's error as ours.
