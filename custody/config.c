@@ -407,6 +407,11 @@ static int check_window(cfg_t *section, cfg_opt_t *option)
     return check_number(section, option, 1, 3600);
 }
 
+static int check_psk_lifetime(cfg_t *section, cfg_opt_t *option)
+{
+    return check_number(section, option, 0, 10L * 366 * DAY_S);
+}
+
 static int check_jitter(cfg_t *section, cfg_opt_t *option)
 {
     return check_number(section, option, 0, 366 * DAY_S);
@@ -469,6 +474,11 @@ static int check_key(cfg_t *parent, cfg_opt_t *option)
     (void)parent;
     if (check_title(section) != 0)
         return -1;
+    if (name_is_reserved(cfg_title(section))) {
+        cfg_error(section, "key '%s': names that begin with '_' are custody's own",
+                  cfg_title(section));
+        return -1;
+    }
     return check_times(section);
 }
 
@@ -630,7 +640,7 @@ static void set_checks(cfg_t *cfg)
         {"key|grace", check_seconds},
         {"key|window", check_window},
         {"key|jitter", check_jitter},
-        {"key|psk-lifetime", check_seconds},
+        {"key|psk-lifetime", check_psk_lifetime},
         {"key|grant", check_grant},
         {"key|grant|uid", check_id},
         {"key|grant|gid", check_id},

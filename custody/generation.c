@@ -113,7 +113,8 @@ int generation_make(struct daemon *daemon, const struct record *wanted, generati
     *making =
         (struct making){.daemon = daemon, .record = *wanted, .done = done, .context = context};
     making->record.event = RECORD_KEY_GENERATED;
-    making->record.purpose = PURPOSE_WIREGUARD;
+    making->record.purpose =
+        strcmp(wanted->key, NAME_RECEIVE_KEY) == 0 ? PURPOSE_RECEIVE : PURPOSE_WIREGUARD;
     if (ask_keeper(making, false, err) != 0) {
         free(making);
         return -1;

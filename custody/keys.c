@@ -11,6 +11,7 @@
 
 #include "generation.h"
 #include "policy.h"
+#include "preshared.h"
 #include "requests.h"
 #include "say.h"
 
@@ -157,6 +158,10 @@ void keys_publish(struct call *call, const Custody__V1__PublishKey *request)
     }
     record->generation = key->generation;
     memcpy(record->public_key, key->public_key, sizeof(record->public_key));
+    record->count = request->peers;
+    const struct state_key *receives = preshared_receive_key(daemon->state);
+    if (receives != NULL && config->psk_lifetime_s != 0)
+        memcpy(record->receive_key, receives->public_key, sizeof(record->receive_key));
     record->not_before_us = commit_now_us();
     record->not_after_us = record->not_before_us + config->not_after_s * INT64_C(1000000);
     if (commit_submit(daemon->commit, record, KEEPER_ACTION_PUBLISH, on_published, call, &err) != 0)

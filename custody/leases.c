@@ -25,7 +25,9 @@ static void on_recorded(void *context, const struct commit_result *result)
 
 static bool expire(struct leases *leases, const struct state_lease *lease)
 {
-    struct record record = {.event = RECORD_LEASE_EXPIRED, .generation = lease->generation};
+    struct record record = {.event = RECORD_LEASE_EXPIRED,
+                            .generation = lease->generation,
+                            .purpose = lease->generation == 0 ? PURPOSE_PRESHARED : PURPOSE_NONE};
     struct error err;
     memcpy(record.key, lease->key, sizeof(record.key));
     memcpy(record.lease, lease->lease, sizeof(record.lease));

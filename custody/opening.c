@@ -205,6 +205,10 @@ static enum keeper_action action_again(const struct record *record)
         return KEEPER_ACTION_ADOPT;
     case RECORD_KEY_DESTROYING:
         return KEEPER_ACTION_DESTROY;
+    case RECORD_PSK_RECEIVED:
+        return KEEPER_ACTION_PSK_TAKE;
+    case RECORD_PSK_DESTROYED:
+        return KEEPER_ACTION_PSK_DESTROY;
     default:
         // A key that was to be released went to nobody: its lease will expire.
         return KEEPER_ACTION_NONE;

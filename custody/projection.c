@@ -126,7 +126,7 @@ void projection_feed(struct projection *projection, const struct record *records
     pthread_mutex_unlock(&projection->lock);
 }
 
-void projection_refresh(struct projection *projection, const struct state *state)
+bool projection_refresh(struct projection *projection, const struct state *state)
 {
     struct error err;
     struct text base;
@@ -134,10 +134,11 @@ void projection_refresh(struct projection *projection, const struct state *state
     bool wanted = projection->wants_base;
     pthread_mutex_unlock(&projection->lock);
     if (!wanted || (base.bytes = snapshot_format(state, &base.length, &err)) == NULL)
-        return;
+        return false;
     pthread_mutex_lock(&projection->lock);
     set_base(projection, base);
     pthread_mutex_unlock(&projection->lock);
+    return true;
 }
 
 void projection_warning(struct projection *projection, char text[PROJECTION_WARNING_SIZE])

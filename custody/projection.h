@@ -5,6 +5,7 @@
 #ifndef CUSTODY_PROJECTION_H
 #define CUSTODY_PROJECTION_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "error.h"
@@ -28,8 +29,8 @@ void projection_begin(struct projection *projection, const struct state *state);
 void projection_feed(struct projection *projection, const struct record *records, size_t count);
 
 // Call it every few seconds with the state as it is now (it may be ahead of what is committed): a
-// thread that records were dropped for goes on from it.
-void projection_refresh(struct projection *projection, const struct state *state);
+// thread that records were dropped for goes on from it. Whether it had to.
+bool projection_refresh(struct projection *projection, const struct state *state);
 
 // What an operator should know of state.db, "" when it is nothing.
 #define PROJECTION_WARNING_SIZE 256

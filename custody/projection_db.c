@@ -34,6 +34,9 @@ static const char schema[] =
     "CREATE TABLE IF NOT EXISTS peers(key TEXT, host TEXT, peer_key TEXT, generation TEXT,"
     " state TEXT, public_key TEXT, staged TEXT, moved TEXT, retired TEXT,"
     " PRIMARY KEY(key, host, peer_key, generation)) WITHOUT ROWID;"
+    "CREATE TABLE IF NOT EXISTS psks(key TEXT, host TEXT, peer_key TEXT, made TEXT, received TEXT,"
+    " epoch_set TEXT, destroyed TEXT, made_time TEXT, received_time TEXT, set_time TEXT,"
+    " PRIMARY KEY(key, host, peer_key)) WITHOUT ROWID;"
     "CREATE TABLE IF NOT EXISTS leases(lease TEXT, key TEXT, generation INTEGER,"
     " seq INTEGER PRIMARY KEY, expires TEXT, uid INTEGER, pid INTEGER);"
     "CREATE TABLE IF NOT EXISTS requests(id TEXT, operation TEXT, key TEXT, generation INTEGER,"
@@ -51,6 +54,7 @@ enum query {
     READ_KEYS,
     READ_ROTATIONS,
     READ_PEERS,
+    READ_PSKS,
     READ_LEASES,
     READ_REQUESTS,
     READ_APPROVALS,
@@ -58,17 +62,20 @@ enum query {
     PUT_KEY,
     PUT_ROTATION,
     PUT_PEER,
+    PUT_PSK,
     PUT_LEASE,
     PUT_REQUEST,
     PUT_APPROVAL,
     DELETE_KEY,
     DELETE_ROTATION,
     DELETE_PEER,
+    DELETE_PSK,
     DELETE_LEASE,
     CLEAR_META,
     CLEAR_KEYS,
     CLEAR_ROTATIONS,
     CLEAR_PEERS,
+    CLEAR_PSKS,
     CLEAR_LEASES,
     CLEAR_REQUESTS,
     CLEAR_APPROVALS,
@@ -89,6 +96,8 @@ static const char *const texts[QUERIES] = {
     [READ_PEERS] = "SELECT key, host, peer_key, generation, state, public_key, staged, moved,"
                    " retired FROM peers ORDER BY key, host, peer_key, length(generation),"
                    " generation",
+    [READ_PSKS] = "SELECT key, host, peer_key, made, received, epoch_set, destroyed, made_time,"
+                  " received_time, set_time FROM psks ORDER BY key, host, peer_key",
     [READ_LEASES] = "SELECT lease, key, generation, seq, expires, uid, pid FROM leases"
                     " ORDER BY seq",
     [READ_REQUESTS] = "SELECT id, operation, key, generation, uid, requested, expires, old_size,"
@@ -100,6 +109,7 @@ static const char *const texts[QUERIES] = {
     [PUT_ROTATION] = "REPLACE INTO rotations VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11,"
                      " ?12)",
     [PUT_PEER] = "REPLACE INTO peers VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+    [PUT_PSK] = "REPLACE INTO psks VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
     [PUT_LEASE] = "REPLACE INTO leases VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     [PUT_REQUEST] = "INSERT INTO requests VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11,"
                     " (SELECT count(*) FROM requests))",
@@ -109,11 +119,13 @@ static const char *const texts[QUERIES] = {
     [DELETE_ROTATION] = "DELETE FROM rotations WHERE key = ?1",
     [DELETE_PEER] = "DELETE FROM peers WHERE key = ?1 AND host = ?2 AND peer_key = ?3"
                     " AND generation = ?4",
+    [DELETE_PSK] = "DELETE FROM psks WHERE key = ?1 AND host = ?2 AND peer_key = ?3",
     [DELETE_LEASE] = "DELETE FROM leases WHERE lease = ?1 AND seq = ?4",
     [CLEAR_META] = "DELETE FROM meta",
     [CLEAR_KEYS] = "DELETE FROM keys",
     [CLEAR_ROTATIONS] = "DELETE FROM rotations",
     [CLEAR_PEERS] = "DELETE FROM peers",
+    [CLEAR_PSKS] = "DELETE FROM psks",
     [CLEAR_LEASES] = "DELETE FROM leases",
     [CLEAR_REQUESTS] = "DELETE FROM requests",
     [CLEAR_APPROVALS] = "DELETE FROM approvals",
@@ -348,6 +360,7 @@ static int print_all(struct projection_db *db, FILE *out, struct error *err)
     if (print_head(db, out, err) != 0 || print_rows(db, READ_KEYS, "key", out, err) != 0 ||
         print_rows(db, READ_ROTATIONS, "rotation", out, err) != 0 ||
         print_rows(db, READ_PEERS, "peer", out, err) != 0 ||
+        print_rows(db, READ_PSKS, "psk", out, err) != 0 ||
         print_rows(db, READ_LEASES, "lease", out, err) != 0)
         return -1;
     return print_requests(db, out, err);
@@ -375,7 +388,7 @@ char *projection_db_load(struct projection_db *db, size_t *length, struct error 
 
 // A text cut where its kinds of lines change.
 struct sections {
-    struct lines head, keys, rotations, peers, leases, requests;
+    struct lines head, keys, rotations, peers, psks, leases, requests;
 };
 
 static struct lines cut(struct lines *lines, size_t count, const char *prefix)
@@ -396,6 +409,7 @@ static struct sections cut_sections(const char *text, size_t length)
     sections.keys = cut(&lines, SIZE_MAX, "key ");
     sections.rotations = cut(&lines, SIZE_MAX, "rotation ");
     sections.peers = cut(&lines, SIZE_MAX, "peer ");
+    sections.psks = cut(&lines, SIZE_MAX, "psk ");
     sections.leases = cut(&lines, SIZE_MAX, "lease ");
     sections.requests = lines;
     return sections;
@@ -474,6 +488,14 @@ static int compare_peers(const struct row *a, const struct row *b)
     for (int i = 0; i < 3 && order == 0; i++)
         order = compare_lines(&a->fields[i], &b->fields[i]);
     return order != 0 ? order : compare_numbers(&a->fields[3], &b->fields[3]);
+}
+
+static int compare_psks(const struct row *a, const struct row *b)
+{
+    int order = 0;
+    for (int i = 0; i < 3 && order == 0; i++)
+        order = compare_lines(&a->fields[i], &b->fields[i]);
+    return order;
 }
 
 static int compare_leases(const struct row *a, const struct row *b)
@@ -557,11 +579,13 @@ static int put_all(struct projection_db *db, const struct sections *before,
     static const struct kind keys = {10, compare_keys, PUT_KEY, DELETE_KEY};
     static const struct kind rotations = {12, compare_rotations, PUT_ROTATION, DELETE_ROTATION};
     static const struct kind peers = {9, compare_peers, PUT_PEER, DELETE_PEER};
+    static const struct kind psks = {10, compare_psks, PUT_PSK, DELETE_PSK};
     static const struct kind leases = {7, compare_leases, PUT_LEASE, DELETE_LEASE};
     if (put_head(db, after->head, err) != 0 ||
         merge(db, &keys, before->keys, after->keys, err) != 0 ||
         merge(db, &rotations, before->rotations, after->rotations, err) != 0 ||
         merge(db, &peers, before->peers, after->peers, err) != 0 ||
+        merge(db, &psks, before->psks, after->psks, err) != 0 ||
         merge(db, &leases, before->leases, after->leases, err) != 0)
         return -1;
     return put_requests(db, before->requests, after->requests, err);

@@ -12,6 +12,7 @@
 #include <sodium.h>
 
 #include "policy.h"
+#include "preshared.h"
 #include "proof.h"
 #include "rotation.h"
 #include "say.h"
@@ -31,9 +32,11 @@ static int64_t monotonic_us(void)
 // so.
 static void record_failure(struct daemon *daemon, const struct commit_result *result)
 {
-    struct record record = {.event = RECORD_RELEASE_FAILED,
-                            .generation = result->record->generation,
-                            .code = result->error.code};
+    struct record record = {
+        .event = RECORD_RELEASE_FAILED,
+        .generation = result->record->generation,
+        .purpose = result->record->purpose == PURPOSE_PRESHARED ? PURPOSE_PRESHARED : PURPOSE_NONE,
+        .code = result->error.code};
     memcpy(record.key, result->record->key, sizeof(record.key));
     memcpy(record.lease, result->record->lease, sizeof(record.lease));
     snprintf(record.detail, sizeof(record.detail), "the keeper let nothing out: %.400s",
@@ -71,14 +74,28 @@ static void on_granted(void *context, const struct commit_result *result)
     released.lease = (char *)record->lease;
     released.expires_us = record->expires_us;
     released.generation = record->generation;
-    released.public_key =
-        (ProtobufCBinaryData){sizeof(record->public_key), (uint8_t *)record->public_key};
+    if (record->purpose != PURPOSE_PRESHARED)
+        released.public_key =
+            (ProtobufCBinaryData){sizeof(record->public_key), (uint8_t *)record->public_key};
     released.box = (ProtobufCBinaryData){KEEPER_BOX_SIZE, (uint8_t *)result->box};
     released.record = (ProtobufCBinaryData){result->line_length, (uint8_t *)result->line};
     released.receipt = (ProtobufCBinaryData){receipt_length, (uint8_t *)receipt};
     response.body_case = CUSTODY__V1__RESPONSE__BODY_RELEASED_KEY;
     response.released_key = &released;
     call_answer(call, &response);
+}
+
+static int take_recipient(struct record *record, Custody__V1__Reason reason,
+                          const ProtobufCBinaryData *public_key, struct error *err)
+{
+    if (record_reason_name((enum record_reason)reason) == NULL)
+        return error_set(err, ERROR_INVALID_ARGUMENT, "a release needs a reason");
+    record->reason = (uint32_t)reason;
+    if (public_key->len != RECORD_KEY_SIZE || sodium_is_zero(public_key->data, RECORD_KEY_SIZE))
+        return error_set(err, ERROR_INVALID_ARGUMENT,
+                         "applier_public_key must be an X25519 public key of 32 bytes");
+    memcpy(record->applier_public_key, public_key->data, RECORD_KEY_SIZE);
+    return 0;
 }
 
 // Fills the call's record with what the client asks for.
@@ -91,18 +108,12 @@ static int take_request(struct call *call, const Custody__V1__ReleaseKey *reques
     if (!name_is_key(request->key))
         return error_set(err, ERROR_INVALID_ARGUMENT, "'%.80s' is no key's name", request->key);
     snprintf(record->key, sizeof(record->key), "%s", request->key);
-    if (record_reason_name((enum record_reason)request->reason) == NULL)
-        return error_set(err, ERROR_INVALID_ARGUMENT, "a release needs a reason");
-    record->reason = (uint32_t)request->reason;
+    if (take_recipient(record, request->reason, &request->applier_public_key, err) != 0)
+        return -1;
     if (!name_is_ticket(request->ticket))
         return error_set(err, ERROR_INVALID_ARGUMENT, "a ticket is at most %d bytes of text",
                          TICKET_MAX);
     snprintf(record->ticket, sizeof(record->ticket), "%s", request->ticket);
-    if (request->applier_public_key.len != RECORD_KEY_SIZE ||
-        sodium_is_zero(request->applier_public_key.data, RECORD_KEY_SIZE))
-        return error_set(err, ERROR_INVALID_ARGUMENT,
-                         "applier_public_key must be an X25519 public key of 32 bytes");
-    memcpy(record->applier_public_key, request->applier_public_key.data, RECORD_KEY_SIZE);
     record->generation = request->generation;
     return 0;
 }
@@ -159,6 +170,20 @@ static int choose_generation(struct call *call, struct error *err)
     return 0;
 }
 
+// Gives the record its lease, and has it committed with its release.
+static void grant(struct call *call)
+{
+    struct daemon *daemon = call->daemon;
+    struct record *record = &call->record;
+    struct error err;
+    uint8_t lease[LEASE_BYTES];
+    randombytes_buf(lease, sizeof(lease));
+    sodium_bin2hex(record->lease, sizeof(record->lease), lease, sizeof(lease));
+    record->expires_us = commit_now_us() + daemon->config->lease_s * INT64_C(1000000);
+    if (commit_submit(daemon->commit, record, KEEPER_ACTION_RELEASE, on_granted, call, &err) != 0)
+        call_fail(call, &err);
+}
+
 void release_key(struct call *call, const Custody__V1__ReleaseKey *request)
 {
     struct daemon *daemon = call->daemon;
@@ -174,12 +199,56 @@ void release_key(struct call *call, const Custody__V1__ReleaseKey *request)
         call_deny(call, &err);
         return;
     }
-    uint8_t lease[LEASE_BYTES];
-    randombytes_buf(lease, sizeof(lease));
-    sodium_bin2hex(record->lease, sizeof(record->lease), lease, sizeof(lease));
-    record->expires_us = commit_now_us() + daemon->config->lease_s * INT64_C(1000000);
-    if (commit_submit(daemon->commit, record, KEEPER_ACTION_RELEASE, on_granted, call, &err) != 0)
+    grant(call);
+}
+
+// ---- releasing a preshared key ----
+
+static int choose_epoch(struct call *call, struct error *err)
+{
+    struct record *record = &call->record;
+    const struct state *state = call->daemon->state;
+    const struct psk *psk =
+        psks_find(state_psks(state), record->key, record->peer, record->peer_key);
+    if (record->reason == REASON_OPERATOR)
+        return error_set(err, ERROR_INVALID_ARGUMENT,
+                         "a preshared key is released for BOOT, RESTORE, ROTATION or ROLLBACK");
+    if (!psks_has(psk, record->epoch))
+        return error_set(err, ERROR_NOT_FOUND,
+                         "there is no epoch %" PRIu64 " of the preshared key with key '%s' of host "
+                         "'%s'",
+                         record->epoch, record->peer_key, record->peer);
+    snprintf(record->method, sizeof(record->method), "%s", psks_method(psk));
+    return check_hold(state, record->key, err);
+}
+
+// Who may rotate may go back, too: an end that could not would be cut off.
+void release_preshared(struct call *call, const Custody__V1__ReleasePsk *request)
+{
+    struct record *record = &call->record;
+    struct error err;
+    record->event = RECORD_RELEASE_GRANTED;
+    record->actor = call->actor;
+    record->purpose = PURPOSE_PRESHARED;
+    record->epoch = request->epoch;
+    if (!name_is_key(request->key) || !name_is_host(request->peer) ||
+        !name_is_key(request->peer_key)) {
+        error_set(&err, ERROR_INVALID_ARGUMENT, "key, peer or peer_key is no name");
         call_fail(call, &err);
+        return;
+    }
+    snprintf(record->key, sizeof(record->key), "%s", request->key);
+    snprintf(record->peer, sizeof(record->peer), "%s", request->peer);
+    snprintf(record->peer_key, sizeof(record->peer_key), "%s", request->peer_key);
+    if (take_recipient(record, request->reason, &request->applier_public_key, &err) != 0)
+        call_fail(call, &err);
+    else if (policy_release(call->daemon->config, call->daemon->rates, &call->actor, record->key,
+                            record->reason == REASON_ROLLBACK ? REASON_ROTATION : record->reason,
+                            monotonic_us(), &err) != 0 ||
+             choose_epoch(call, &err) != 0)
+        call_deny(call, &err);
+    else
+        grant(call);
 }
 
 // ---- outcomes ----
@@ -239,7 +308,8 @@ static void on_outcome(void *context, const struct commit_result *result)
         return;
     }
     call->record.seq = result->record->seq;
-    if (result->record->event != RECORD_RELEASE_APPLIED || !activate(call))
+    if (result->record->event != RECORD_RELEASE_APPLIED ||
+        result->record->purpose == PURPOSE_PRESHARED || !activate(call))
         answer_outcome(call);
 }
 
@@ -256,6 +326,8 @@ void release_outcome(struct call *call, const Custody__V1__ReportOutcome *reques
     }
     snprintf(record->key, sizeof(record->key), "%s", lease->key);
     record->generation = lease->generation;
+    if (lease->generation == 0)
+        record->purpose = PURPOSE_PRESHARED;
     if (lease->uid != call->actor.uid) {
         error_set(&err, ERROR_PERMISSION_DENIED, "lease '%s' is another user's", lease->lease);
         call_deny(call, &err);

@@ -6,6 +6,7 @@
 #include "service.h"
 
 void release_key(struct call *call, const Custody__V1__ReleaseKey *request);
+void release_preshared(struct call *call, const Custody__V1__ReleasePsk *request);
 void release_outcome(struct call *call, const Custody__V1__ReportOutcome *request);
 
 #endif

@@ -9,7 +9,9 @@
 #include <event2/event.h>
 
 #include "daemon.h"
+#include "generation.h"
 #include "keys.h"
+#include "preshared.h"
 #include "rotation.h"
 #include "say.h"
 #include "schedule.h"
@@ -77,6 +79,22 @@ static bool begin(struct rotation_timer *timer, const char *key, enum record_rea
     return true;
 }
 
+static void on_received_made(void *context, const struct record *generated, const struct error *why)
+{
+    (void)generated;
+    done(context, "the key that preshared keys are received with could not be made", why);
+}
+
+static bool make_receive_key(struct rotation_timer *timer)
+{
+    struct record wanted = {.key = NAME_RECEIVE_KEY};
+    struct error err;
+    timer->busy = true;
+    if (generation_make(timer->daemon, &wanted, on_received_made, timer, &err) != 0)
+        on_received_made(timer, NULL, &err);
+    return true;
+}
+
 static void on_destroyed(void *context, const struct error *why)
 {
     done(context, "a generation whose grace is over could not be destroyed", why);
@@ -106,6 +124,8 @@ static bool do_first(struct rotation_timer *timer, int64_t now, int64_t *next)
     const struct config *config = daemon->config;
     const struct rotations *rotations = state_rotations(daemon->state);
     *next = 0;
+    if (preshared_lacks_receive_key(daemon))
+        return make_receive_key(timer);
     for (size_t i = 0; i < config->key_count; i++) {
         const char *name = config->keys[i].name;
         const struct rotation *rotation = rotations_find(rotations, name);

@@ -10,6 +10,7 @@
 #include "importing.h"
 #include "keys.h"
 #include "policy.h"
+#include "preshared.h"
 #include "release.h"
 #include "requests.h"
 #include "rotation.h"
@@ -59,10 +60,12 @@ void call_fail(struct call *call, const struct error *why)
 
 void call_deny(struct call *call, const struct error *why)
 {
-    bool release = strcmp(call->name, "ReleaseKey") == 0;
+    bool psk = strcmp(call->name, "ReleasePsk") == 0;
+    bool release = psk || strcmp(call->name, "ReleaseKey") == 0;
     struct record record = {.event = release ? RECORD_RELEASE_DENIED : RECORD_ACCESS_DENIED,
                             .actor = call->actor,
                             .generation = call->record.generation,
+                            .purpose = psk ? PURPOSE_PRESHARED : PURPOSE_NONE,
                             .reason = call->record.reason,
                             .code = why->code};
     memcpy(record.key, call->record.key, sizeof(record.key));
@@ -192,6 +195,10 @@ static const struct kind kinds[] = {
     [CUSTODY__V1__REQUEST__BODY_REFRESH_KEY] = {"RefreshKey", POLICY_APPLIER, false, false, false},
     [CUSTODY__V1__REQUEST__BODY_RECORD_FINDING] = {"RecordFinding", POLICY_APPLIER, false, false,
                                                    false},
+    [CUSTODY__V1__REQUEST__BODY_MAKE_PSK] = {"MakePsk", POLICY_APPLIER, false, false, false},
+    [CUSTODY__V1__REQUEST__BODY_TAKE_PSK] = {"TakePsk", POLICY_APPLIER, false, false, false},
+    [CUSTODY__V1__REQUEST__BODY_RELEASE_PSK] = {"ReleasePsk", 0, false, false, false},
+    [CUSTODY__V1__REQUEST__BODY_SET_PSK] = {"SetPsk", POLICY_APPLIER, false, false, false},
     [CUSTODY__V1__REQUEST__BODY_IMPORT_KEY] = {"ImportKey", POLICY_APPLIER, false, false, false},
 };
 
@@ -226,6 +233,24 @@ static int check_phase(const struct daemon *daemon, const struct kind *kind, str
     return error_set(err, daemon->phase_code, "%s", daemon->phase_message);
 }
 
+static void dispatch_preshared(struct call *call, const Custody__V1__Request *request)
+{
+    switch (request->body_case) {
+    case CUSTODY__V1__REQUEST__BODY_MAKE_PSK:
+        preshared_make(call, request->make_psk);
+        return;
+    case CUSTODY__V1__REQUEST__BODY_TAKE_PSK:
+        preshared_take(call, request->take_psk);
+        return;
+    case CUSTODY__V1__REQUEST__BODY_RELEASE_PSK:
+        release_preshared(call, request->release_psk);
+        return;
+    default: // kind_of knows no other
+        preshared_set(call, request->set_psk);
+        return;
+    }
+}
+
 static void dispatch_rotation(struct call *call, const Custody__V1__Request *request)
 {
     switch (request->body_case) {
@@ -256,8 +281,11 @@ static void dispatch_rotation(struct call *call, const Custody__V1__Request *req
     case CUSTODY__V1__REQUEST__BODY_REFRESH_KEY:
         counterparts_refresh(call, request->refresh_key);
         return;
-    default: // kind_of knows no other
+    case CUSTODY__V1__REQUEST__BODY_RECORD_FINDING:
         counterparts_record_finding(call, request->record_finding);
+        return;
+    default:
+        dispatch_preshared(call, request);
         return;
     }
 }

@@ -118,7 +118,8 @@ static void copy_detail(char out[STEPS_DETAIL_MAX + 1], const char *detail)
 
 void steps_note(struct steps *steps, const struct record *record)
 {
-    struct list *list = is_step(record->event) ? list_for(steps, record) : NULL;
+    bool counts = is_step(record->event) && record->purpose != PURPOSE_PRESHARED;
+    struct list *list = counts ? list_for(steps, record) : NULL;
     if (list == NULL)
         return;
     if (list->count == STEPS_MAX) {

@@ -8,6 +8,7 @@
 #include "frame.h"
 #include "keys.h"
 #include "policy.h"
+#include "preshared.h"
 #include "schedule.h"
 #include "steps.h"
 
@@ -78,6 +79,20 @@ static void fill_peer(Custody__V1__Peer *out, const struct peer *peer)
     out->retired_us = peer->retired_us;
 }
 
+static void fill_psk(Custody__V1__Psk *out, const struct psk *psk, const struct config_key *config)
+{
+    custody__v1__psk__init(out);
+    out->host = (char *)psk->host;
+    out->key = (char *)psk->peer_key;
+    out->made = psk->made;
+    out->received = psk->received;
+    out->set = psk->set;
+    out->made_us = psk->made_us;
+    out->received_us = psk->received_us;
+    out->set_us = psk->set_us;
+    out->due_us = config != NULL ? preshared_due_us(config, psk) : 0;
+}
+
 static void fill_step(Custody__V1__Step *out, const struct step *step)
 {
     custody__v1__step__init(out);
@@ -97,6 +112,8 @@ struct room {
     Custody__V1__Key **key_pointers;
     Custody__V1__Peer peers[PEERS_MAX];
     Custody__V1__Peer *peer_pointers[PEERS_MAX];
+    Custody__V1__Psk *psks;
+    Custody__V1__Psk **psk_pointers;
     Custody__V1__Step steps[STEPS_MAX];
     Custody__V1__Step *step_pointers[STEPS_MAX];
 };
@@ -107,18 +124,23 @@ static void room_free(struct room *room)
         return;
     free(room->keys);
     free(room->key_pointers);
+    free(room->psks);
+    free(room->psk_pointers);
     free(room);
 }
 
 static struct room *room_new(const struct daemon *daemon)
 {
-    size_t keys = state_keys(daemon->state) + 1;
+    size_t keys = state_keys(daemon->state) + 1, psks = state_psks(daemon->state)->count + 1;
     struct room *room = malloc(sizeof(*room));
     if (room == NULL)
         return NULL;
     room->keys = calloc(keys, sizeof(*room->keys));
     room->key_pointers = calloc(keys, sizeof(*room->key_pointers));
-    if (room->keys != NULL && room->key_pointers != NULL)
+    room->psks = calloc(psks, sizeof(*room->psks));
+    room->psk_pointers = calloc(psks, sizeof(*room->psk_pointers));
+    if (room->keys != NULL && room->key_pointers != NULL && room->psks != NULL &&
+        room->psk_pointers != NULL)
         return room;
     room_free(room);
     return NULL;
@@ -168,6 +190,20 @@ static void list_peers(Custody__V1__KeyView *view, struct room *room, const stru
     }
 }
 
+static void list_psks(Custody__V1__KeyView *view, struct room *room, const struct daemon *daemon)
+{
+    const struct psks *psks = state_psks(daemon->state);
+    const struct config_key *config = config_find_key(daemon->config, view->key);
+    for (size_t i = 0; i < psks->count; i++) {
+        if (strcmp(psks->items[i].key, view->key) != 0)
+            continue;
+        fill_psk(&room->psks[view->n_psks], &psks->items[i], config);
+        room->psk_pointers[view->n_psks] = &room->psks[view->n_psks];
+        view->n_psks++;
+    }
+    view->psks = room->psk_pointers;
+}
+
 static void list_steps(Custody__V1__KeyView *view, struct room *room, const struct daemon *daemon)
 {
     size_t count = steps_count(daemon->steps, view->key);
@@ -208,14 +244,19 @@ static void fill_parts(Custody__V1__KeyView *view, struct parts *parts, struct r
 {
     const struct config_key *config = config_find_key(daemon->config, view->key);
     const struct rotation *state = rotations_find(state_rotations(daemon->state), view->key);
+    const struct state_key *receives = preshared_receive_key(daemon->state);
     custody__v1__rotation_policy__init(&parts->policy);
     list_generations(view, room, daemon);
+    list_psks(view, room, daemon);
     list_steps(view, room, daemon);
     fill_rotation(&parts->rotation, state);
     view->rotation = &parts->rotation;
     // The key may have left the configuration while something was recorded about it.
     if (config != NULL) {
         fill_policy(&parts->policy, config);
+        if (config->psk_lifetime_s != 0 && receives != NULL)
+            view->receive_key = (ProtobufCBinaryData){sizeof(receives->public_key),
+                                                      (uint8_t *)receives->public_key};
         view->next_rotation_us = schedule_rotation_us(config, daemon->config->host, state,
                                                       state_key_active(daemon->state, view->key));
     }

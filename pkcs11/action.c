@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Release, publish, acknowledge, refresh, adopt, destroy: each takes its arguments from the record
-// and from nowhere else.
+// Release, publish, acknowledge, refresh, adopt, destroy, and a preshared key's steps: each takes
+// its arguments from the record and from nowhere else.
 #include "action.h"
 
 #include <inttypes.h>
@@ -12,6 +12,8 @@
 #include "bundle.h"
 #include "freshness.h"
 #include "lifecycle.h"
+#include "preshared.h"
+#include "psk_note.h"
 
 #define RELEASABLE 2 // the highest generations of a key in the token
 
@@ -29,6 +31,10 @@ static const struct {
     [KEEPER_ACTION_PUBLISH] = {"PUBLISH", RECORD_KEY_PUBLISHED, RECORD_NONE},
     [KEEPER_ACTION_ACKNOWLEDGE] = {"ACKNOWLEDGE", RECORD_PEER_STAGED, RECORD_PEER_RETIRED},
     [KEEPER_ACTION_REFRESH] = {"REFRESH", RECORD_KEY_REFRESHED, RECORD_NONE},
+    [KEEPER_ACTION_PSK_MAKE] = {"PSK_MAKE", RECORD_PSK_GENERATED, RECORD_NONE},
+    [KEEPER_ACTION_PSK_TAKE] = {"PSK_TAKE", RECORD_PSK_RECEIVED, RECORD_NONE},
+    [KEEPER_ACTION_PSK_SET] = {"PSK_SET", RECORD_PSK_SET, RECORD_NONE},
+    [KEEPER_ACTION_PSK_DESTROY] = {"PSK_DESTROY", RECORD_PSK_DESTROYED, RECORD_NONE},
 };
 #define ACTIONS (sizeof(actions) / sizeof(actions[0]))
 
@@ -74,12 +80,24 @@ int action_check(const struct vault *vault, const struct keeper_entry *entry, st
                          "it says that %s generation %" PRIu64
                          " is destroyed, but the token still holds it",
                          record->key, record->generation);
+    if (record->event == RECORD_PSK_DESTROYED && entry->action != KEEPER_ACTION_PSK_DESTROY &&
+        preshared_holds(vault, record))
+        return error_set(err, ERROR_FAILED_PRECONDITION,
+                         "it says that epoch %" PRIu64
+                         " of a preshared key is destroyed, but the token still holds it",
+                         record->epoch);
     return check_fits(entry, err);
 }
 
 bool action_changes(enum keeper_action action)
 {
-    return action == KEEPER_ACTION_ADOPT || action == KEEPER_ACTION_DESTROY;
+    return action == KEEPER_ACTION_DESTROY || action_precedes(action);
+}
+
+bool action_precedes(enum keeper_action action)
+{
+    return action == KEEPER_ACTION_ADOPT || action == KEEPER_ACTION_PSK_TAKE ||
+           action == KEEPER_ACTION_PSK_DESTROY;
 }
 
 bool action_needs_head(enum record_event event)
@@ -125,15 +143,23 @@ static const struct blob *find_adopted(struct vault *vault, const struct record 
     return blob;
 }
 
-// What can be refused without touching the key.
-static int check_release(struct vault *vault, const struct blob *blob, const struct record *record,
-                         struct error *err)
+// To whom, and under what.
+static int check_recipient(const struct record *record, struct error *err)
 {
     if (record->lease[0] == '\0')
         return error_set(err, ERROR_INVALID_ARGUMENT, "a release needs a lease in its record");
     if (sodium_is_zero(record->applier_public_key, sizeof(record->applier_public_key)))
         return error_set(err, ERROR_INVALID_ARGUMENT,
                          "a release needs the applier's public key in its record");
+    return 0;
+}
+
+// What can be refused without touching the key.
+static int check_release(struct vault *vault, const struct blob *blob, const struct record *record,
+                         struct error *err)
+{
+    if (check_recipient(record, err) != 0)
+        return -1;
     bool imported = blob->purpose == PURPOSE_IMPORTED;
     if (imported && !lifecycle_may_release_imported((enum record_reason)record->reason))
         return error_set(err, ERROR_FAILED_PRECONDITION,
@@ -153,18 +179,28 @@ static int check_release(struct vault *vault, const struct blob *blob, const str
     return 0;
 }
 
+static int take_pace(struct pace *pace, int64_t now_us, struct error *err)
+{
+    if (pace_take(pace, now_us))
+        return 0;
+    return error_set(err, ERROR_RESOURCE_EXHAUSTED,
+                     "the keeper lets out %" PRIu64 " keys a second and no more", pace->per_second);
+}
+
 static int release(struct vault *vault, struct pace *pace, int64_t now_us,
                    const struct record *record, struct keeper_entry_result *result,
                    struct error *err)
 {
-    const struct blob *blob = find_adopted(vault, record, err);
-    if (blob == NULL || check_release(vault, blob, record, err) != 0)
-        return -1;
-    if (!pace_take(pace, now_us))
-        return error_set(err, ERROR_RESOURCE_EXHAUSTED,
-                         "the keeper lets out %" PRIu64 " keys a second and no more",
-                         pace->per_second);
-    int done = unseal_named(vault, blob, record, err);
+    int done = -1;
+    if (record->purpose == PURPOSE_PRESHARED) {
+        if (check_recipient(record, err) == 0 && take_pace(pace, now_us, err) == 0)
+            done = preshared_open(vault, record, RELEASABLE, err);
+    } else {
+        const struct blob *blob = find_adopted(vault, record, err);
+        if (blob != NULL && check_release(vault, blob, record, err) == 0 &&
+            take_pace(pace, now_us, err) == 0)
+            done = unseal_named(vault, blob, record, err);
+    }
     if (done == 0 && crypto_box_seal(result->box, seal_key(vault->seal), SEAL_KEY_SIZE,
                                      record->applier_public_key) != 0)
         done = error_set(err, ERROR_INVALID_ARGUMENT,
@@ -229,7 +265,39 @@ static int refresh(struct vault *vault, const struct record *record,
     return sign(vault, text, result, err);
 }
 
+// The note of a preshared key's step; the box is of psk.generated.
+static int tell_psk(struct vault *vault, const struct record *record, const uint8_t *box,
+                    struct keeper_entry_result *result, struct error *err)
+{
+    struct psk_note note;
+    char text[PSK_NOTE_TEXT_MAX];
+    psk_note_from_record(&note, record);
+    if (box != NULL)
+        memcpy(note.box, box, sizeof(note.box));
+    if (psk_note_check(&note, err) != 0 || psk_note_format(&note, text) < 0)
+        return -1;
+    return sign(vault, text, result, err);
+}
+
+static int make_psk(struct vault *vault, struct pace *pace, int64_t now_us,
+                    const struct record *record, struct keeper_entry_result *result,
+                    struct error *err)
+{
+    uint8_t box[PSK_BOX_SIZE];
+    if (take_pace(pace, now_us, err) != 0 || preshared_send(vault, record, box, err) != 0)
+        return -1;
+    return tell_psk(vault, record, box, result, err);
+}
+
 // ---- what changes the token ----
+
+static int take_psk(struct vault *vault, const struct record *record,
+                    struct keeper_entry_result *result, struct error *err)
+{
+    if (preshared_adopt(vault, record, err) != 0)
+        return -1;
+    return tell_psk(vault, record, NULL, result, err);
+}
 
 static int adopt(struct vault *vault, const struct record *record, struct error *err)
 {
@@ -281,6 +349,14 @@ int action_perform(struct vault *vault, struct pace *pace, int64_t now_us,
         return acknowledge(vault, record, result, err);
     case KEEPER_ACTION_REFRESH:
         return refresh(vault, record, result, err);
+    case KEEPER_ACTION_PSK_MAKE:
+        return make_psk(vault, pace, now_us, record, result, err);
+    case KEEPER_ACTION_PSK_TAKE:
+        return take_psk(vault, record, result, err);
+    case KEEPER_ACTION_PSK_SET:
+        return tell_psk(vault, record, NULL, result, err);
+    case KEEPER_ACTION_PSK_DESTROY:
+        return preshared_destroy(vault, record, err);
     }
     return error_set(err, ERROR_INVALID_ARGUMENT, "action %u is unknown", (unsigned)entry->action);
 }

@@ -16,6 +16,9 @@ int action_check(const struct vault *vault, const struct keeper_entry *entry, st
 
 // Whether the action changes the token. Such a one waits until its record is durable and signed.
 bool action_changes(enum keeper_action action);
+// Whether it is done, once its record is durable, before that is signed: what is signed then was
+// done.
+bool action_precedes(enum keeper_action action);
 // Whether the token must hold the new head before what the record stands for is done or answered.
 bool action_needs_head(enum record_event event);
 

@@ -103,6 +103,8 @@ size_t channel_request_size(enum keeper_op op)
         return REQUEST_HEAD + sizeof(struct keeper_list_request);
     case KEEPER_GENERATE:
         return REQUEST_HEAD + sizeof(struct keeper_generate);
+    case KEEPER_RECEIVE:
+        return REQUEST_HEAD + sizeof(struct keeper_receive);
     case KEEPER_OFFER:
     case KEEPER_IMPORT:
         return REQUEST_HEAD + sizeof(struct keeper_import);
@@ -133,6 +135,8 @@ size_t channel_reply_size(const struct keeper_reply *reply)
     case KEEPER_GENERATE:
     case KEEPER_IMPORT:
         return REPLY_HEAD + sizeof(struct keeper_generated);
+    case KEEPER_RECEIVE:
+        return REPLY_HEAD;
     case KEEPER_LOG_OPEN:
         return REPLY_HEAD + sizeof(struct keeper_log_opened);
     case KEEPER_ENTRY:
@@ -227,6 +231,10 @@ static bool request_sane(const struct keeper_request *request)
     switch ((enum keeper_op)request->header.op) {
     case KEEPER_GENERATE:
         return terminated(request->body.generate.key, sizeof(request->body.generate.key));
+    case KEEPER_RECEIVE:
+        return terminated(request->body.receive.key, sizeof(request->body.receive.key)) &&
+               terminated(request->body.receive.peer, sizeof(request->body.receive.peer)) &&
+               terminated(request->body.receive.peer_key, sizeof(request->body.receive.peer_key));
     case KEEPER_OFFER:
     case KEEPER_IMPORT:
         return terminated(request->body.import.key, sizeof(request->body.import.key));

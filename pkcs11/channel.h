@@ -12,10 +12,11 @@
 #include "error.h"
 #include "merkle.h"
 #include "note.h"
+#include "psk_note.h"
 #include "record.h"
 
 #define KEEPER_MAGIC     0x6b637573u
-#define KEEPER_VERSION   2
+#define KEEPER_VERSION   3
 #define KEEPER_BATCH_MAX 64 // entries a commit
 #define KEEPER_LIST_MAX  32 // blobs a LIST answer
 #define KEEPER_PROBE_MAX 24
@@ -33,8 +34,9 @@ enum keeper_op {
                        // waits is written into the token first
     KEEPER_GENERATE,   // generate -> generated; seals a new key as custody-new/NAME/GENERATION,
                        // releasable to nobody
-    KEEPER_LOG_OPEN,   // log_open -> log_opened; must precede the first ENTRY
-    KEEPER_ENTRY,      // entry; no answer of its own
+    KEEPER_RECEIVE, // receive -> nothing; seals what another host sent as custody-new/…, likewise
+    KEEPER_LOG_OPEN, // log_open -> log_opened; must precede the first ENTRY
+    KEEPER_ENTRY,    // entry; no answer of its own
     KEEPER_COMMIT, // commit -> a KEEPER_ENTRY answer for each entry whose action is not NONE, then
                    // committed
     KEEPER_OFFER,  // import -> offered; the key that a private key is to be boxed to
@@ -49,12 +51,19 @@ enum keeper_action {
     KEEPER_ACTION_INIT,  // token.initialised: names the keys the token holds; checked
     KEEPER_ACTION_ADOPT, // key.generated, key.imported: custody-new/… becomes custody-key/…; the
                          // public key is checked
-    KEEPER_ACTION_RELEASE,     // release.granted: unsealed into a box for applier_public_key
+    KEEPER_ACTION_RELEASE,     // release.granted: unsealed (or, a preshared key that was made here,
+                               // derived) into a box for applier_public_key
     KEEPER_ACTION_DESTROY,     // key.destroying
     KEEPER_ACTION_PUBLISH,     // key.published: the bundle built from the record, signed with
                                // custody-host
     KEEPER_ACTION_ACKNOWLEDGE, // peer.staged, peer.retired: the acknowledgement, likewise
     KEEPER_ACTION_REFRESH,     // key.refreshed: the freshness note, likewise
+    KEEPER_ACTION_PSK_MAKE,    // psk.generated: this host's part, in a box for receive_key, in the
+                               // signed note
+    KEEPER_ACTION_PSK_TAKE,    // psk.received: what KEEPER_RECEIVE sealed becomes custody-key/…;
+                               // the signed note says so
+    KEEPER_ACTION_PSK_SET,     // psk.set: the signed note
+    KEEPER_ACTION_PSK_DESTROY, // psk.destroyed: of what was received
 };
 
 // Whether the token, once restored from a copy, could not be told from one that was not: then it
@@ -107,10 +116,21 @@ struct keeper_list {
 struct keeper_generate {
     char key[KEY_MAX + 1];
     uint64_t generation; // above every generation of this key in the token
-    uint32_t purpose;    // PURPOSE_WIREGUARD
+    uint32_t purpose;    // PURPOSE_WIREGUARD or PURPOSE_RECEIVE
 };
 struct keeper_generated {
     uint8_t public_key[RECORD_KEY_SIZE];
+};
+
+// An epoch of a link's preshared key, as the other end's note brought it. The key before it must be
+// in the token, unless a chain begins (psks.h).
+struct keeper_receive {
+    char key[KEY_MAX + 1]; // our own
+    char peer[HOST_MAX + 1];
+    char peer_key[KEY_MAX + 1];
+    uint64_t epoch;
+    uint64_t receive_generation; // of NAME_RECEIVE_KEY, which the box is sealed to
+    uint8_t box[PSK_BOX_SIZE];
 };
 
 // A private key that an interface has already (import.h).
@@ -155,7 +175,8 @@ struct keeper_entry {
 struct keeper_entry_result {
     uint32_t index;               // of the entry in its batch
     uint8_t box[KEEPER_BOX_SIZE]; // RELEASE
-    char note[NOTE_MAX];          // PUBLISH, ACKNOWLEDGE, REFRESH: the signed note, NUL-terminated
+    char note[NOTE_MAX];          // PUBLISH, ACKNOWLEDGE, REFRESH, PSK_MAKE, PSK_TAKE, PSK_SET: the
+                                  // signed note, NUL-terminated
 };
 
 struct keeper_commit {
@@ -178,6 +199,7 @@ struct keeper_request {
     union {
         struct keeper_list_request list;
         struct keeper_generate generate;
+        struct keeper_receive receive;
         struct keeper_import import;
         struct keeper_log_open log_open;
         struct keeper_entry entry;

@@ -301,7 +301,7 @@ static int sign_head(struct commit *commit, const struct merkle_edge *edge, stru
 static bool has_adoption(const struct commit *commit)
 {
     for (uint32_t i = 0; i < commit->count; i++)
-        if (commit->entries[i].action == KEEPER_ACTION_ADOPT)
+        if (action_precedes(commit->entries[i].action))
             return true;
     return false;
 }
@@ -312,7 +312,7 @@ static int adopt_keys(struct commit *commit, uint32_t early, struct error *err)
 {
     for (uint32_t i = early; i < commit->count; i++) {
         const struct error *result = &commit->results[i].error;
-        if (commit->entries[i].action != KEEPER_ACTION_ADOPT)
+        if (!action_precedes(commit->entries[i].action))
             continue;
         perform(commit, i);
         if (result->code == ERROR_UNAVAILABLE)
@@ -331,7 +331,7 @@ static int perform_late(struct commit *commit, uint32_t early, struct error *err
     if (needs_head && commit_head_write(commit, err) != 0)
         return -1;
     for (uint32_t i = early; i < commit->count; i++)
-        if (commit->entries[i].action != KEEPER_ACTION_ADOPT)
+        if (!action_precedes(commit->entries[i].action))
             perform(commit, i);
     return 0;
 }

@@ -8,6 +8,7 @@
 
 #include "commit.h"
 #include "import.h"
+#include "preshared.h"
 #include "probe.h"
 #include "vault.h"
 
@@ -142,6 +143,8 @@ static int perform(struct keeper *keeper, const struct keeper_request *request,
     case KEEPER_GENERATE:
         return vault_generate(vault, &request->body.generate, reply->body.generated.public_key,
                               &reply->error);
+    case KEEPER_RECEIVE:
+        return preshared_receive(vault, &request->body.receive, &reply->error);
     case KEEPER_OFFER:
         return import_offer(keeper->import, vault, &request->body.import, &reply->body.offered,
                             &reply->error);

@@ -99,20 +99,24 @@ int keys_read_public(struct token *token, CK_OBJECT_HANDLE object, uint8_t publi
 
 // SoftHSM reads a token object's file at each use, and a session object's not: measured, that is
 // half of what unsealing takes. The copy cannot leave the token either, or it is not used.
-static void copy_kek(struct token *token, struct keys *keys)
+static CK_OBJECT_HANDLE copy_of(struct token *token, const struct keys *keys, enum keys_role role)
 {
     CK_BBOOL no = CK_FALSE;
     CK_ATTRIBUTE changed = {CKA_TOKEN, &no, sizeof(no)};
-    CK_OBJECT_HANDLE copy = CK_INVALID_HANDLE;
-    keys->unsealing = keys->handle[KEYS_KEK];
-    if (keys->unsealing == CK_INVALID_HANDLE ||
-        token_module(token)->C_CopyObject(token_anchor(token), keys->unsealing, &changed, 1,
-                                          &copy) != CKR_OK)
-        return;
-    if (check_guarded(token, KEYS_KEK, copy, NULL) == 0)
-        keys->unsealing = copy;
-    else
-        token_module(token)->C_DestroyObject(token_anchor(token), copy);
+    CK_OBJECT_HANDLE own = keys->handle[role], copy = CK_INVALID_HANDLE;
+    if (own == CK_INVALID_HANDLE ||
+        token_module(token)->C_CopyObject(token_anchor(token), own, &changed, 1, &copy) != CKR_OK)
+        return own;
+    if (check_guarded(token, role, copy, NULL) == 0)
+        return copy;
+    token_module(token)->C_DestroyObject(token_anchor(token), copy);
+    return own;
+}
+
+static void copy_keys(struct token *token, struct keys *keys)
+{
+    keys->unsealing = copy_of(token, keys, KEYS_KEK);
+    keys->deriving = copy_of(token, keys, KEYS_PSK);
 }
 
 static bool all_there(const struct keys *keys)
@@ -156,7 +160,7 @@ int keys_find(struct token *token, struct keys *keys, struct error *err)
         *err = unguarded;
         return -1;
     }
-    copy_kek(token, keys);
+    copy_keys(token, keys);
     return 0;
 }
 

@@ -24,6 +24,7 @@ struct keys {
     CK_OBJECT_HANDLE public_handle[KEYS_ROLES]; // of the signing keys
     CK_OBJECT_HANDLE unsealing; // the KEK's copy in the session, to decrypt with; the KEK itself
                                 // where the token makes none
+    CK_OBJECT_HANDLE deriving;  // likewise, custody-psk-N's
     uint8_t public_key[KEYS_ROLES][32]; // Ed25519; of the signing keys
     bool torn;                          // a crash left one half made
 };

@@ -137,8 +137,11 @@ static int check_new(const struct vault *vault, const char *key, uint64_t genera
 static int check_generate(const struct vault *vault, const struct keeper_generate *request,
                           struct error *err)
 {
-    if (request->purpose != PURPOSE_WIREGUARD)
-        return error_set(err, ERROR_INVALID_ARGUMENT, "keys of that purpose are not made here");
+    bool receives = strcmp(request->key, NAME_RECEIVE_KEY) == 0;
+    if (request->purpose != (receives ? PURPOSE_RECEIVE : PURPOSE_WIREGUARD) ||
+        (name_is_reserved(request->key) && !receives))
+        return error_set(err, ERROR_INVALID_ARGUMENT,
+                         "keys of that purpose are not made under that name");
     return check_new(vault, request->key, request->generation, err);
 }
 

@@ -26,6 +26,7 @@ void bundle_from_record(struct bundle *bundle, const struct record *record)
     memcpy(bundle->receive_key, record->receive_key, sizeof(bundle->receive_key));
     memcpy(bundle->address, record->address, sizeof(bundle->address));
     bundle->port = record->port;
+    bundle->peers = record->count;
     bundle->not_before_us = record->not_before_us;
     bundle->not_after_us = record->not_after_us;
     memcpy(bundle->previous, record->previous, sizeof(bundle->previous));
@@ -66,12 +67,13 @@ int bundle_format(const struct bundle *bundle, char text[BUNDLE_TEXT_MAX])
                     "receive-key %s\n"
                     "address %s\n"
                     "port %s\n"
+                    "peers %" PRIu64 "\n"
                     "not-before %s\n"
                     "not-after %s\n"
                     "previous %s\n",
                     bundle->host, bundle->key, bundle->generation, state != NULL ? state : "-",
                     base64(bundle->public_key, public_key), receive_key, or_dash(bundle->address),
-                    port, not_before, not_after, or_dash(bundle->previous));
+                    port, bundle->peers, not_before, not_after, or_dash(bundle->previous));
 }
 
 void bundle_digest(const struct bundle *bundle, char sha256[65])
@@ -186,6 +188,7 @@ static const char *parse_name(struct bundle *bundle, struct lines *lines)
 // The name of the first line that is wrong, or NULL.
 static const char *parse_lines(struct bundle *bundle, struct lines *lines)
 {
+    struct line value;
     const char *wrong = parse_name(bundle, lines);
     if (wrong != NULL)
         return wrong;
@@ -197,6 +200,8 @@ static const char *parse_lines(struct bundle *bundle, struct lines *lines)
         return "address";
     if (!take_port(lines, bundle->address[0] != '\0', &bundle->port))
         return "port";
+    if (!lines_take(lines, "peers ", &value) || !line_decimal(&value, &bundle->peers))
+        return "peers";
     if (!take_time(lines, "not-before ", &bundle->not_before_us))
         return "not-before";
     if (!take_time(lines, "not-after ", &bundle->not_after_us) ||

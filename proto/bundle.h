@@ -12,8 +12,9 @@
 #define BUNDLE_TEXT_MAX 1024 // bytes, with the NUL
 
 // One "name value" line each, in this order, after a first line "custody bundle v1": host, key,
-// generation, state, public-key (base64), receive-key (base64), address, port, not-before (RFC
-// 3339), not-after (RFC 3339), previous (SHA-256 of the text of this key's bundle before, hex).
+// generation, state, public-key (base64), receive-key (base64), address, port, peers, not-before
+// (RFC 3339), not-after (RFC 3339), previous (SHA-256 of the text of this key's bundle before,
+// hex).
 // "-" stands for an absent receive-key, address, port or previous. An address is IPv4 or IPv6 as
 // inet_ntop(3) writes it.
 struct bundle {
@@ -25,6 +26,7 @@ struct bundle {
     uint8_t receive_key[RECORD_KEY_SIZE]; // X25519; all zeros: takes no preshared keys
     char address[RECORD_ADDRESS_MAX + 1]; // inside the tunnel; "" where it takes no move datagrams
     uint32_t port;                        // UDP, 0 without an address
+    uint64_t peers; // that the interface has: who has more makes preshared keys
     int64_t not_before_us;
     int64_t not_after_us;
     char previous[65]; // bundle_digest of the one before; "" for the first

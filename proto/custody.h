@@ -181,10 +181,12 @@ CUSTODY_API int custody_key_import(struct custody *custody, const char *key, con
                                    const uint8_t *private_key, struct custody_key *out,
                                    struct custody_error *err);
 // `bundle` (room for `size` bytes, 4,096 suffice) becomes the signed note. `address` (inside the
-// tunnel, may be NULL) and `port` are where this host takes move datagrams.
+// tunnel, may be NULL) and `port` are where this host takes move datagrams; `peers` is how many
+// counterparts the interface has.
 CUSTODY_API int custody_key_publish(struct custody *custody, const char *key, uint64_t generation,
                                     const char *ticket, const char *address, uint16_t port,
-                                    char *bundle, size_t size, struct custody_error *err);
+                                    uint64_t peers, char *bundle, size_t size,
+                                    struct custody_error *err);
 
 // A dangerous operation that waits for two operators' approvals, or has them.
 struct custody_request {
@@ -250,6 +252,15 @@ struct custody_peer {
     int64_t staged_us, moved_us, retired_us; // 0 = never
 };
 
+// A link's preshared keys, by epochs from 1 on; 0 = none.
+struct custody_psk {
+    char host[64], key[64];               // the other end
+    uint64_t made, received;              // the highest epoch that this end made, or was sent
+    uint64_t set;                         // the epoch on the interface
+    int64_t made_us, received_us, set_us; // 0 = never
+    int64_t due_us;                       // when the one after `made` is due; 0 = none is
+};
+
 // A record about the rotation that began last, as far as custodyd has seen it since it was started.
 struct custody_step {
     uint64_t seq;
@@ -268,6 +279,10 @@ struct custody_view {
     size_t generation_count;
     struct custody_peer *peers; // by host, key, number
     size_t peer_count;
+    struct custody_psk *psks; // by host, key
+    size_t psk_count;
+    bool has_receive_key; // this key takes preshared keys, sealed to
+    uint8_t receive_key[CUSTODY_KEY_SIZE];
     // The rotation: generation 0 = none is open.
     uint64_t rotation_generation;
     enum custody_reason rotation_reason;
@@ -338,6 +353,36 @@ CUSTODY_API int custody_record_finding(struct custody *custody, const char *key,
                                        enum custody_finding finding, const char *peer,
                                        const char *peer_key, const char *detail,
                                        struct custody_error *err);
+
+// ---- preshared keys ----
+
+// A link: our key, and the other end's host and key.
+struct custody_link {
+    const char *key, *peer, *peer_key;
+};
+#define CUSTODY_BOX_SIZE 80
+
+// Makes epoch `epoch` of the link's preshared key (the latest again, or the one after it when that
+// is due); `note` (room for `size` bytes, 4,096 suffice) becomes the signed note that brings the
+// other end its part, sealed to its `receive_key` (32 bytes).
+CUSTODY_API int custody_psk_make(struct custody *custody, const struct custody_link *link,
+                                 uint64_t epoch, const uint8_t *receive_key, char *note,
+                                 size_t size, struct custody_error *err);
+// Has what such a note brought (its box, CUSTODY_BOX_SIZE bytes) sealed in this host's token; the
+// note must have been verified. `note` becomes the signed word that it was received.
+CUSTODY_API int custody_psk_take(struct custody *custody, const struct custody_link *link,
+                                 uint64_t epoch, const uint8_t *box, char *note, size_t size,
+                                 struct custody_error *err);
+// Asks for the link's preshared key of that epoch, as custody_release does for a private key:
+// checked alike, its lease closed by custody_report_outcome. It is custody_released_private_key's
+// 32 bytes; generation and public key are 0.
+CUSTODY_API int custody_psk_release(struct custody *custody, const struct custody_link *link,
+                                    uint64_t epoch, enum custody_reason reason,
+                                    struct custody_released **out, struct custody_error *err);
+// Records that the epoch (0: none) is on the interface; `note` becomes the signed word of that.
+CUSTODY_API int custody_psk_set(struct custody *custody, const struct custody_link *link,
+                                uint64_t epoch, const char *detail, char *note, size_t size,
+                                struct custody_error *err);
 
 // Operators'.
 // `reason`: in words, for the record; may be NULL.

@@ -40,6 +40,11 @@ bool name_is_key(const char *text)
     return true;
 }
 
+bool name_is_reserved(const char *text)
+{
+    return text[0] == '_';
+}
+
 bool name_is_ticket(const char *text)
 {
     size_t length = strnlen(text, TICKET_MAX + 1);

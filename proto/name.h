@@ -16,6 +16,9 @@
 bool name_is_host(const char *text);
 // Key name: 1..KEY_MAX of [A-Za-z0-9_.-], not beginning with '.' or '-'.
 bool name_is_key(const char *text);
+// Names of keys that begin with '_' are custody's own: the configuration declares none.
+bool name_is_reserved(const char *text);
+#define NAME_RECEIVE_KEY "_receive" // the key that this host takes preshared keys with
 // Ticket: 0..TICKET_MAX bytes of valid UTF-8 without control characters.
 bool name_is_ticket(const char *text);
 // Valid UTF-8 (RFC 3629: no surrogates, no overlong forms, nothing above U+10FFFF).

@@ -194,6 +194,10 @@ static const struct name event_names[RECORD_EVENTS] = {
     [RECORD_REGISTRY_FRESH] = NAME("registry.fresh"),
     [RECORD_DRIFT_FOUND] = NAME("drift.found"),
     [RECORD_DRIFT_CLEARED] = NAME("drift.cleared"),
+    [RECORD_PSK_GENERATED] = NAME("psk.generated"),
+    [RECORD_PSK_RECEIVED] = NAME("psk.received"),
+    [RECORD_PSK_SET] = NAME("psk.set"),
+    [RECORD_PSK_DESTROYED] = NAME("psk.destroyed"),
 };
 
 static const struct name reason_names[REASONS] = {

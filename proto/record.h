@@ -77,7 +77,11 @@ enum record_event {
     RECORD_REGISTRY_FRESH,    // and is not any more
     RECORD_DRIFT_FOUND,       // the interface is not what log and bundles say
     RECORD_DRIFT_CLEARED,
-    RECORD_EVENTS // how many there are
+    RECORD_PSK_GENERATED, // an epoch of a link's preshared key, made here and sent to the other end
+    RECORD_PSK_RECEIVED,  // … made by the other end, and sealed in this token
+    RECORD_PSK_SET,       // … is on the interface
+    RECORD_PSK_DESTROYED, // … received once, is not in the token any more
+    RECORD_EVENTS         // how many there are
 };
 
 // Why a key is asked for. NONE where a record has no reason.
@@ -174,7 +178,8 @@ struct record {
     char request[33]; // what was denied: the name of the protocol's request, e.g. "ReleaseKey"
     uint32_t code;    // enum error_code of a denial or failure
     char detail[DETAIL_MAX + 1];
-    uint64_t count; // how many denials a coalesced record stands for, beyond the first
+    uint64_t count; // how many denials a coalesced record stands for, beyond the first.
+                    // key.published: how many peers the interface has
     struct record_token token;
     char suite[17]; // sealing suite
     char log_vkey[NOTE_VKEY_MAX];
@@ -210,7 +215,8 @@ struct record {
     uint32_t port;                        // UDP
     char previous[65];    // SHA-256 of the text of the bundle before, lower-case hex
     char move_sha256[65]; // peer.staged: of the secret that will tell of the move; lower-case hex
-    char method[RECORD_METHOD_MAX + 1]; // rotation.confirmed, rolled-back: "hold", "pair", "poll"
+    char method[RECORD_METHOD_MAX + 1]; // rotation.confirmed, rolled-back: "hold", "pair", "poll".
+                                        // A preshared key's release: "made", "received"
     uint64_t epoch;                     // of a preshared key
 };
 

@@ -54,9 +54,26 @@ static int receive(struct custody *custody, const struct released_request *wante
     return released_open(wanted, &answer, client_log_key(custody), out, err);
 }
 
-int custody_release(struct custody *custody, const char *key, uint64_t generation,
-                    enum custody_reason reason, const char *ticket, struct custody_released **out,
-                    struct custody_error *err)
+static int ask_preshared(struct custody *custody, const struct released_request *wanted,
+                         Custody__V1__Response **answer, struct error *err)
+{
+    Custody__V1__ReleasePsk body = CUSTODY__V1__RELEASE_PSK__INIT;
+    body.key = client_string(wanted->key);
+    body.peer = client_string(wanted->peer);
+    body.peer_key = client_string(wanted->peer_key);
+    body.epoch = wanted->epoch;
+    body.reason = (Custody__V1__Reason)wanted->reason;
+    body.applier_public_key.data = (uint8_t *)wanted->applier_public_key;
+    body.applier_public_key.len = CUSTODY_KEY_SIZE;
+    Custody__V1__Request request = CUSTODY__V1__REQUEST__INIT;
+    request.body_case = CUSTODY__V1__REQUEST__BODY_RELEASE_PSK;
+    request.release_psk = &body;
+    return client_call(custody, &request, CUSTODY__V1__RESPONSE__BODY_RELEASED_KEY, answer, err);
+}
+
+// `wanted` lacks our ephemeral key only.
+static int release(struct custody *custody, struct released_request *wanted,
+                   struct custody_released **out, struct custody_error *err)
 {
     struct error error = {.code = ERROR_UNKNOWN};
     uint8_t applier_public_key[CUSTODY_KEY_SIZE];
@@ -71,19 +88,38 @@ int custody_release(struct custody *custody, const char *key, uint64_t generatio
     applier_private_key = released_ephemeral(applier_public_key, &error);
     if (applier_private_key == NULL)
         goto cleanup;
-    struct released_request wanted = {
-        .key = key,
-        .generation = generation,
-        .reason = reason,
-        .ticket = ticket != NULL ? ticket : "",
-        .applier_public_key = applier_public_key,
-        .applier_private_key = applier_private_key,
-    };
-    if (ask(custody, &wanted, &answer, &error) == 0)
-        receive(custody, &wanted, answer->released_key, out, &error);
+    wanted->applier_public_key = applier_public_key;
+    wanted->applier_private_key = applier_private_key;
+    if ((wanted->peer != NULL ? ask_preshared(custody, wanted, &answer, &error)
+                              : ask(custody, wanted, &answer, &error)) == 0)
+        receive(custody, wanted, answer->released_key, out, &error);
 
 cleanup:
     guarded_give(applier_private_key);
     client_free(answer);
     return *out != NULL ? 0 : client_fail(&error, err);
+}
+
+int custody_release(struct custody *custody, const char *key, uint64_t generation,
+                    enum custody_reason reason, const char *ticket, struct custody_released **out,
+                    struct custody_error *err)
+{
+    struct released_request wanted = {.key = key,
+                                      .generation = generation,
+                                      .reason = reason,
+                                      .ticket = ticket != NULL ? ticket : ""};
+    return release(custody, &wanted, out, err);
+}
+
+int custody_psk_release(struct custody *custody, const struct custody_link *link, uint64_t epoch,
+                        enum custody_reason reason, struct custody_released **out,
+                        struct custody_error *err)
+{
+    struct released_request wanted = {.key = link->key,
+                                      .peer = link->peer,
+                                      .peer_key = link->peer_key,
+                                      .epoch = epoch,
+                                      .reason = reason,
+                                      .ticket = ""};
+    return release(custody, &wanted, out, err);
 }

@@ -58,6 +58,34 @@ static int check_log(const struct record *record, const struct note_key *log_key
     return 0;
 }
 
+static int check_key(const struct record *record, const struct released_request *request,
+                     const struct released_answer *answer, struct error *err)
+{
+    if (record->generation == 0 || record->generation != answer->generation ||
+        (request->generation != 0 && request->generation != record->generation))
+        return wrong(err, "its record names another generation");
+    if (record->purpose != PURPOSE_WIREGUARD && record->purpose != PURPOSE_NONE)
+        return wrong(err, "its record names another purpose");
+    if (answer->public_key_length != CUSTODY_KEY_SIZE ||
+        sodium_memcmp(record->public_key, answer->public_key, CUSTODY_KEY_SIZE) != 0)
+        return wrong(err, "its record names another public key");
+    return 0;
+}
+
+static int check_psk(const struct record *record, const struct released_request *request,
+                     const struct released_answer *answer, struct error *err)
+{
+    if (record->purpose != PURPOSE_PRESHARED || record->generation != 0 ||
+        answer->generation != 0 || answer->public_key_length != 0)
+        return wrong(err, "its record names another purpose");
+    if (strcmp(record->peer, request->peer) != 0 ||
+        strcmp(record->peer_key, request->peer_key) != 0)
+        return wrong(err, "its record names another link");
+    if (record->epoch != request->epoch)
+        return wrong(err, "its record names another epoch");
+    return 0;
+}
+
 static int check_record(const struct record *record, const struct released_request *request,
                         const struct released_answer *answer, struct error *err)
 {
@@ -65,11 +93,9 @@ static int check_record(const struct record *record, const struct released_reque
         return wrong(err, "its record is not release.granted");
     if (strcmp(record->key, request->key) != 0)
         return wrong(err, "its record names another key");
-    if (record->generation == 0 || record->generation != answer->generation ||
-        (request->generation != 0 && request->generation != record->generation))
-        return wrong(err, "its record names another generation");
-    if (record->purpose != PURPOSE_WIREGUARD && record->purpose != PURPOSE_NONE)
-        return wrong(err, "its record names another purpose");
+    if ((request->peer != NULL ? check_psk(record, request, answer, err)
+                               : check_key(record, request, answer, err)) != 0)
+        return -1;
     if (sodium_memcmp(record->applier_public_key, request->applier_public_key, CUSTODY_KEY_SIZE) !=
         0)
         return wrong(err, "its record names another applier's key");
@@ -78,9 +104,6 @@ static int check_record(const struct record *record, const struct released_reque
     if (record->lease[0] == '\0' || strcmp(record->lease, answer->lease) != 0 ||
         record->expires_us != answer->expires_us)
         return wrong(err, "its record names another lease");
-    if (answer->public_key_length != CUSTODY_KEY_SIZE ||
-        sodium_memcmp(record->public_key, answer->public_key, CUSTODY_KEY_SIZE) != 0)
-        return wrong(err, "its record names another public key");
     return 0;
 }
 
@@ -107,12 +130,23 @@ static int check_receipt(const struct record *record, const struct released_answ
     return result;
 }
 
+// Whether a private key has the public key recorded; it is clamped.
+static bool belongs(uint8_t *private_key, const struct released_answer *answer)
+{
+    uint8_t derived[CUSTODY_KEY_SIZE];
+    // RFC 7748 section 5; WireGuard does so too, and the public key is the same either way.
+    private_key[0] &= 248;
+    private_key[31] &= 127;
+    private_key[31] |= 64;
+    return crypto_scalarmult_base(derived, private_key) == 0 &&
+           sodium_memcmp(derived, answer->public_key, sizeof(derived)) == 0;
+}
+
 // Opens the box straight into guarded memory; NULL unless what is in it has the public key
-// recorded.
+// recorded. A preshared key has none, and nothing to be told by.
 static uint8_t *open_box(const struct released_request *request,
                          const struct released_answer *answer, struct error *err)
 {
-    uint8_t derived[CUSTODY_KEY_SIZE];
     uint8_t *private_key = guarded_take(err);
     bool sound = false;
     if (private_key == NULL)
@@ -123,12 +157,7 @@ static uint8_t *open_box(const struct released_request *request,
         wrong(err, "its box does not open: it was made for another applier's key, or altered");
         goto cleanup;
     }
-    // RFC 7748 section 5; WireGuard does so too, and the public key is the same either way.
-    private_key[0] &= 248;
-    private_key[31] &= 127;
-    private_key[31] |= 64;
-    if (crypto_scalarmult_base(derived, private_key) != 0 ||
-        sodium_memcmp(derived, answer->public_key, sizeof(derived)) != 0) {
+    if (request->peer == NULL && !belongs(private_key, answer)) {
         wrong(err, "it does not belong to the public key recorded");
         goto cleanup;
     }

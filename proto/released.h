@@ -15,6 +15,9 @@
 struct released_request {
     const char *key;
     uint64_t generation; // 0: the daemon's choice
+    // Of a preshared key: the link's other end, and its epoch. NULL: a private key was asked for.
+    const char *peer, *peer_key;
+    uint64_t epoch;
     enum custody_reason reason;
     const char *ticket;
     const uint8_t *applier_public_key;  // ours, ephemeral

@@ -263,8 +263,8 @@ int custody_key_generate(struct custody *custody, const char *key, const char *t
 }
 
 int custody_key_publish(struct custody *custody, const char *key, uint64_t generation,
-                        const char *ticket, const char *address, uint16_t port, char *bundle,
-                        size_t size, struct custody_error *err)
+                        const char *ticket, const char *address, uint16_t port, uint64_t peers,
+                        char *bundle, size_t size, struct custody_error *err)
 {
     struct error error;
     Custody__V1__PublishKey body = CUSTODY__V1__PUBLISH_KEY__INIT;
@@ -273,6 +273,7 @@ int custody_key_publish(struct custody *custody, const char *key, uint64_t gener
     body.ticket = client_string(ticket);
     body.address = client_string(address);
     body.port = port;
+    body.peers = peers;
     Custody__V1__Request request = CUSTODY__V1__REQUEST__INIT;
     request.body_case = CUSTODY__V1__REQUEST__BODY_PUBLISH_KEY;
     request.publish_key = &body;

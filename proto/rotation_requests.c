@@ -29,6 +29,27 @@ static bool take_peer(struct custody_peer *out, const Custody__V1__Peer *peer)
     return true;
 }
 
+static bool take_psk(struct custody_psk *out, const Custody__V1__Psk *psk)
+{
+    out->made = psk->made;
+    out->received = psk->received;
+    out->set = psk->set;
+    out->made_us = psk->made_us;
+    out->received_us = psk->received_us;
+    out->set_us = psk->set_us;
+    out->due_us = psk->due_us;
+    return client_text(out->host, sizeof(out->host), psk->host) &&
+           client_text(out->key, sizeof(out->key), psk->key);
+}
+
+static bool take_receive_key(struct custody_view *out, const ProtobufCBinaryData *key)
+{
+    out->has_receive_key = key->len != 0;
+    if (key->len == sizeof(out->receive_key))
+        memcpy(out->receive_key, key->data, sizeof(out->receive_key));
+    return key->len == 0 || key->len == sizeof(out->receive_key);
+}
+
 static bool is_after(const struct custody_peer *peer, const struct custody_peer *other)
 {
     int order = strcmp(peer->host, other->host);
@@ -95,6 +116,8 @@ static bool take_lists(struct custody_view *out, const Custody__V1__KeyView *vie
     bool sound = take_peers(out, view);
     for (size_t i = 0; i < view->n_generations && sound; i++)
         sound = client_key(&out->generations[out->generation_count++], view->generations[i]);
+    for (size_t i = 0; i < view->n_psks && sound; i++)
+        sound = take_psk(&out->psks[out->psk_count++], view->psks[i]);
     for (size_t i = 0; i < view->n_steps && sound; i++)
         sound = take_step(&out->steps[out->step_count++], view->steps[i]);
     return sound;
@@ -106,7 +129,8 @@ static bool take_view(struct custody_view *out, const Custody__V1__KeyView *view
     out->seq = view->seq;
     take_policy(out, view->policy);
     return client_text(out->key, sizeof(out->key), view->key) &&
-           take_rotation(out, view->rotation) && take_lists(out, view);
+           take_rotation(out, view->rotation) && take_receive_key(out, &view->receive_key) &&
+           take_lists(out, view);
 }
 
 void custody_view_free(struct custody_view *view)
@@ -115,6 +139,7 @@ void custody_view_free(struct custody_view *view)
         return;
     free(view->generations);
     free(view->peers);
+    free(view->psks);
     free(view->steps);
     free(view);
 }
@@ -128,7 +153,8 @@ static struct custody_view *new_view(const Custody__V1__KeyView *view)
     out->generations = calloc(view->n_generations + 1, sizeof(*out->generations));
     out->peers = calloc(view->n_peers + 1, sizeof(*out->peers));
     out->steps = calloc(view->n_steps + 1, sizeof(*out->steps));
-    if (out->generations != NULL && out->peers != NULL && out->steps != NULL)
+    out->psks = calloc(view->n_psks + 1, sizeof(*out->psks));
+    if (out->generations != NULL && out->peers != NULL && out->steps != NULL && out->psks != NULL)
         return out;
     custody_view_free(out);
     return NULL;
@@ -385,4 +411,63 @@ int custody_record_finding(struct custody *custody, const char *key, enum custod
     if (client_call(custody, &request, CUSTODY__V1__RESPONSE__BODY__NOT_SET, &answer, &error) < 0)
         return client_fail(&error, err);
     return client_finish(custody, answer, true, err);
+}
+
+// ---- preshared keys ----
+
+// Asks for what is answered with psk_recorded.
+static int call_for_psk(struct custody *custody, Custody__V1__Request *request, char *note,
+                        size_t size, struct custody_error *err)
+{
+    struct error error;
+    Custody__V1__Response *answer = NULL;
+    if (client_call(custody, request, CUSTODY__V1__RESPONSE__BODY_PSK_RECORDED, &answer, &error) <
+        0)
+        return client_fail(&error, err);
+    return finish_note(custody, answer, answer->psk_recorded->note, true, note, size, err);
+}
+
+int custody_psk_make(struct custody *custody, const struct custody_link *link, uint64_t epoch,
+                     const uint8_t *receive_key, char *note, size_t size, struct custody_error *err)
+{
+    Custody__V1__MakePsk body = CUSTODY__V1__MAKE_PSK__INIT;
+    body.key = client_string(link->key);
+    body.peer = client_string(link->peer);
+    body.peer_key = client_string(link->peer_key);
+    body.epoch = epoch;
+    body.receive_key = (ProtobufCBinaryData){CUSTODY_KEY_SIZE, (uint8_t *)receive_key};
+    Custody__V1__Request request = CUSTODY__V1__REQUEST__INIT;
+    request.body_case = CUSTODY__V1__REQUEST__BODY_MAKE_PSK;
+    request.make_psk = &body;
+    return call_for_psk(custody, &request, note, size, err);
+}
+
+int custody_psk_take(struct custody *custody, const struct custody_link *link, uint64_t epoch,
+                     const uint8_t *box, char *note, size_t size, struct custody_error *err)
+{
+    Custody__V1__TakePsk body = CUSTODY__V1__TAKE_PSK__INIT;
+    body.key = client_string(link->key);
+    body.peer = client_string(link->peer);
+    body.peer_key = client_string(link->peer_key);
+    body.epoch = epoch;
+    body.box = (ProtobufCBinaryData){CUSTODY_BOX_SIZE, (uint8_t *)box};
+    Custody__V1__Request request = CUSTODY__V1__REQUEST__INIT;
+    request.body_case = CUSTODY__V1__REQUEST__BODY_TAKE_PSK;
+    request.take_psk = &body;
+    return call_for_psk(custody, &request, note, size, err);
+}
+
+int custody_psk_set(struct custody *custody, const struct custody_link *link, uint64_t epoch,
+                    const char *detail, char *note, size_t size, struct custody_error *err)
+{
+    Custody__V1__SetPsk body = CUSTODY__V1__SET_PSK__INIT;
+    body.key = client_string(link->key);
+    body.peer = client_string(link->peer);
+    body.peer_key = client_string(link->peer_key);
+    body.epoch = epoch;
+    body.detail = client_string(detail);
+    Custody__V1__Request request = CUSTODY__V1__REQUEST__INIT;
+    request.body_case = CUSTODY__V1__REQUEST__BODY_SET_PSK;
+    request.set_psk = &body;
+    return call_for_psk(custody, &request, note, size, err);
 }

@@ -84,6 +84,15 @@ static void format_peer(FILE *out, const struct peer *peer)
             time_text(peer->moved_us, moved), time_text(peer->retired_us, retired));
 }
 
+static void format_psk(FILE *out, const struct psk *psk)
+{
+    char made[RECORD_TIME_SIZE], received[RECORD_TIME_SIZE], set[RECORD_TIME_SIZE];
+    fprintf(out, "psk %s %s %s %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 " %s %s %s\n",
+            psk->key, psk->host, psk->peer_key, psk->made, psk->received, psk->set, psk->destroyed,
+            time_text(psk->made_us, made), time_text(psk->received_us, received),
+            time_text(psk->set_us, set));
+}
+
 static void format_lease(FILE *out, const struct state_lease *lease)
 {
     char expires[RECORD_TIME_SIZE];
@@ -124,6 +133,8 @@ char *snapshot_format(const struct state *state, size_t *length, struct error *e
         format_rotation(out, &state_rotations(state)->items[i]);
     for (size_t i = 0; i < state_peers(state)->count; i++)
         format_peer(out, &state_peers(state)->items[i]);
+    for (size_t i = 0; i < state_psks(state)->count; i++)
+        format_psk(out, &state_psks(state)->items[i]);
     for (const struct state_lease *lease = state_lease_first(state); lease != NULL;
          lease = state_lease_next(lease))
         format_lease(out, lease);
@@ -265,6 +276,18 @@ static bool parse_peer(const struct fields *f, struct peer *peer)
            time_field(&f->items[7], &peer->moved_us) && time_field(&f->items[8], &peer->retired_us);
 }
 
+static bool parse_psk(const struct fields *f, struct psk *psk)
+{
+    memset(psk, 0, sizeof(*psk));
+    return text_field(&f->items[0], psk->key, sizeof(psk->key)) && name_is_key(psk->key) &&
+           text_field(&f->items[1], psk->host, sizeof(psk->host)) && name_is_host(psk->host) &&
+           text_field(&f->items[2], psk->peer_key, sizeof(psk->peer_key)) &&
+           name_is_key(psk->peer_key) && line_decimal(&f->items[3], &psk->made) &&
+           line_decimal(&f->items[4], &psk->received) && line_decimal(&f->items[5], &psk->set) &&
+           line_decimal(&f->items[6], &psk->destroyed) && time_field(&f->items[7], &psk->made_us) &&
+           time_field(&f->items[8], &psk->received_us) && time_field(&f->items[9], &psk->set_us);
+}
+
 static bool parse_lease(const struct fields *f, struct state_lease *lease)
 {
     memset(lease, 0, sizeof(*lease));
@@ -335,6 +358,7 @@ static bool parse_line(struct line line, struct state *state, struct request_lis
     struct state_key key;
     struct rotation rotation;
     struct peer peer;
+    struct psk psk;
     struct state_lease lease;
     if (line_skip(&line, "key "))
         return split(line, 10, &fields) && parse_key(&fields, &key) &&
@@ -345,6 +369,9 @@ static bool parse_line(struct line line, struct state *state, struct request_lis
     if (line_skip(&line, "peer "))
         return split(line, 9, &fields) && parse_peer(&fields, &peer) &&
                state_restore_peer(state, &peer, err) == 0;
+    if (line_skip(&line, "psk "))
+        return split(line, 10, &fields) && parse_psk(&fields, &psk) &&
+               state_restore_psk(state, &psk, err) == 0;
     if (line_skip(&line, "lease "))
         return split(line, 7, &fields) && parse_lease(&fields, &lease) &&
                state_restore_lease(state, &lease, err) == 0;

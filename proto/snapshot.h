@@ -25,13 +25,14 @@ void snapshot_name(uint64_t next, char name[SNAPSHOT_NAME_SIZE]);
 //   rotation KEY GENERATION REASON STARTED ENDED FAILURES CONFIRMED SUSPENDED BUNDLE-GENERATION
 //            BUNDLE-STATE BUNDLE-SHA256 TICKET
 //   peer KEY HOST PEER-KEY GENERATION STATE PUBLIC-KEY STAGED MOVED RETIRED
+//   psk KEY HOST PEER-KEY MADE RECEIVED SET DESTROYED MADE-TIME RECEIVED-TIME SET-TIME
 //   lease ID KEY GENERATION SEQ EXPIRES UID PID
 //   request ID OPERATION KEY GENERATION UID REQUESTED EXPIRES OLD-SIZE OLD-ROOT NEW-SIZE NEW-ROOT
 //   approval OPERATOR-KEY-SHA256 UID OPERATOR       (of the request before it)
 // Keys by name and generation, rotations by key, peers by key, host, peer's key and generation,
-// leases and requests in the order of the log; an operator's name and a ticket may hold blanks and
-// so come last. NULL with `err` on failure; else NUL-terminated, the caller's to free(); `*length`
-// without the NUL.
+// preshared keys by key, host and peer's key, leases and requests in the order of the log; an
+// operator's name and a ticket may hold blanks and so come last. NULL with `err` on failure; else
+// NUL-terminated, the caller's to free(); `*length` without the NUL.
 char *snapshot_format(const struct state *state, size_t *length, struct error *err);
 
 // Parses a text; accepts exactly what snapshot_format makes. NULL with `err` (naming the line) on

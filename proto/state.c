@@ -36,6 +36,7 @@ struct state {
     struct request_list requests;
     struct rotations rotations;
     struct peers peers;
+    struct psks psks;
 };
 
 struct state *state_new(void)
@@ -68,6 +69,7 @@ void state_free(struct state *state)
         close_lease(state, TAILQ_FIRST(&state->leases));
     rotations_free(&state->rotations);
     peers_free(&state->peers);
+    psks_free(&state->psks);
     free(state->keys);
     free(state);
 }
@@ -117,6 +119,11 @@ const struct rotations *state_rotations(const struct state *state)
 const struct peers *state_peers(const struct state *state)
 {
     return &state->peers;
+}
+
+const struct psks *state_psks(const struct state *state)
+{
+    return &state->psks;
 }
 
 size_t state_keys(const struct state *state)
@@ -235,6 +242,11 @@ const struct state_lease *state_lease_find(const struct state *state, const char
 
 // ---- checking ----
 
+static bool is_about_a_generation(const struct record *record)
+{
+    return lifecycle_is_about_generation(record->event) && !psks_is_about(record);
+}
+
 // Public keys are no secret, so these may take any time.
 static bool is_no_key(const uint8_t key[RECORD_KEY_SIZE])
 {
@@ -278,6 +290,18 @@ static int check_new_key(const struct state *state, const struct record *record,
     return 0;
 }
 
+// What every release needs: who, to which key, under which lease.
+static int check_lease(const struct state *state, const struct record *record, struct error *err)
+{
+    if (!record->actor.present || record->lease[0] == '\0' ||
+        record->expires_us < record->time_us || is_no_key(record->applier_public_key))
+        return error_set(err, ERROR_FAILED_PRECONDITION,
+                         "actor, lease, applier_public_key or a later expires is missing");
+    if (state_lease_find(state, record->lease) != NULL)
+        return error_set(err, ERROR_FAILED_PRECONDITION, "lease %s is open already", record->lease);
+    return 0;
+}
+
 static int check_grant(const struct state *state, const struct state_key *key,
                        const struct record *record, struct error *err)
 {
@@ -290,14 +314,10 @@ static int check_grant(const struct state *state, const struct state_key *key,
         return error_set(err, ERROR_FAILED_PRECONDITION,
                          "an imported generation may not be released for %s",
                          record_reason_name(record->reason));
-    if (!record->actor.present || record->lease[0] == '\0' ||
-        record->expires_us < record->time_us || is_no_key(record->applier_public_key))
-        return error_set(err, ERROR_FAILED_PRECONDITION,
-                         "actor, lease, applier_public_key or a later expires is missing");
+    if (check_lease(state, record, err) != 0)
+        return -1;
     if (memcmp(record->public_key, key->public_key, sizeof(key->public_key)) != 0)
         return error_set(err, ERROR_FAILED_PRECONDITION, "public_key is not the generation's");
-    if (state_lease_find(state, record->lease) != NULL)
-        return error_set(err, ERROR_FAILED_PRECONDITION, "lease %s is open already", record->lease);
     return 0;
 }
 
@@ -310,6 +330,9 @@ static int check_outcome(const struct state *state, const struct record *record,
         return error_set(err, ERROR_FAILED_PRECONDITION,
                          "lease %s is of key %s generation %" PRIu64, record->lease, lease->key,
                          lease->generation);
+    if ((lease->generation == 0) != (record->purpose == PURPOSE_PRESHARED))
+        return error_set(err, ERROR_FAILED_PRECONDITION, "lease %s is of another purpose",
+                         record->lease);
     if (record->event == RECORD_LEASE_EXPIRED && record->time_us < lease->expires_us)
         return error_set(err, ERROR_FAILED_PRECONDITION, "lease %s has not expired yet",
                          record->lease);
@@ -364,6 +387,24 @@ static int check_generation(const struct state *state, const struct record *reco
         return check_bundle(key, record, err);
     case RECORD_RELEASE_GRANTED:
         return check_grant(state, key, record, err);
+    case RECORD_RELEASE_APPLIED:
+    case RECORD_RELEASE_FAILED:
+    case RECORD_LEASE_EXPIRED:
+        return check_outcome(state, record, err);
+    default:
+        return 0;
+    }
+}
+
+// A preshared key's steps; its releases have leases as a private key's have.
+static int check_psk(const struct state *state, const struct record *record, struct error *err)
+{
+    if (state_key_highest(state, record->key) == 0)
+        return error_set(err, ERROR_FAILED_PRECONDITION, "key %s has no generation yet",
+                         record->key);
+    switch (record->event) {
+    case RECORD_RELEASE_GRANTED:
+        return check_lease(state, record, err);
     case RECORD_RELEASE_APPLIED:
     case RECORD_RELEASE_FAILED:
     case RECORD_LEASE_EXPIRED:
@@ -480,13 +521,15 @@ int state_check(const struct state *state, const struct record *record, struct e
     if ((record->event == RECORD_LOG_SEALED || record->event == RECORD_DAEMON_STOPPED) &&
         check_digest(state, record, err) != 0)
         return -1;
-    if (lifecycle_is_about_generation(record->event) && check_generation(state, record, err) != 0)
+    if (is_about_a_generation(record) && check_generation(state, record, err) != 0)
+        return -1;
+    if (psks_is_about(record) && check_psk(state, record, err) != 0)
         return -1;
     if (record->event == RECORD_APPROVAL_REQUESTED && check_requested_key(state, record, err) != 0)
         return -1;
     if (check_whole_key(state, record, err) != 0 ||
         rotations_check(&state->rotations, record, err) != 0 ||
-        peers_check(&state->peers, record, err) != 0)
+        peers_check(&state->peers, record, err) != 0 || psks_check(&state->psks, record, err) != 0)
         return -1;
     return request_list_check(&state->requests, record, err);
 }
@@ -554,7 +597,8 @@ static int open_lease(struct state *state, const struct record *record, struct e
 static int make_room(struct state *state, const struct record *record, struct error *err)
 {
     if (rotations_reserve(&state->rotations, record, err) != 0 ||
-        peers_reserve(&state->peers, record, err) != 0)
+        peers_reserve(&state->peers, record, err) != 0 ||
+        psks_reserve(&state->psks, record, err) != 0)
         return -1;
     switch (record->event) {
     case RECORD_KEY_GENERATED:
@@ -564,6 +608,20 @@ static int make_room(struct state *state, const struct record *record, struct er
         return open_lease(state, record, err);
     default:
         return 0;
+    }
+}
+
+// The lease of a preshared key's release ends.
+static void apply_to_psk(struct state *state, const struct record *record)
+{
+    switch (record->event) {
+    case RECORD_RELEASE_APPLIED:
+    case RECORD_RELEASE_FAILED:
+    case RECORD_LEASE_EXPIRED:
+        close_lease(state, (struct node *)state_lease_find(state, record->lease));
+        break;
+    default:
+        break;
     }
 }
 
@@ -635,13 +693,16 @@ int state_apply(struct state *state, const struct record *record, struct error *
     }
     if (record->event == RECORD_TOKEN_INITIALISED || record->event == RECORD_LOG_KEY_CHANGED)
         memcpy(state->log_vkey, record->log_vkey, sizeof(state->log_vkey));
-    if (lifecycle_is_about_generation(record->event)) {
+    if (is_about_a_generation(record)) {
         apply_to_generation(state, record);
         forget_destroyed(state, record->key);
+    } else if (psks_is_about(record)) {
+        apply_to_psk(state, record);
     }
     request_list_apply(&state->requests, record);
     rotations_apply(&state->rotations, record);
     peers_apply(&state->peers, record);
+    psks_apply(&state->psks, record);
     state->size++;
     state->time_us = record->time_us;
     return 0;
@@ -689,12 +750,20 @@ int state_restore_peer(struct state *state, const struct peer *peer, struct erro
     return peers_restore(&state->peers, peer, err);
 }
 
+int state_restore_psk(struct state *state, const struct psk *psk, struct error *err)
+{
+    if (state_key_highest(state, psk->key) == 0)
+        return error_set(err, ERROR_INVALID_ARGUMENT, "key %s has no generation", psk->key);
+    return psks_restore(&state->psks, psk, err);
+}
+
 int state_restore_lease(struct state *state, const struct state_lease *lease, struct error *err)
 {
     const struct node *last = TAILQ_LAST(&state->leases, node_list);
     if ((last != NULL && last->lease.seq >= lease->seq) || lease->seq >= state->size ||
         state_lease_find(state, lease->lease) != NULL ||
-        state_key_find(state, lease->key, lease->generation) == NULL)
+        (lease->generation != 0 ? state_key_find(state, lease->key, lease->generation) == NULL
+                                : state_key_highest(state, lease->key) == 0))
         return error_set(err, ERROR_INVALID_ARGUMENT, "lease %s is misplaced", lease->lease);
     return insert_lease(state, lease, err);
 }

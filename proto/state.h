@@ -10,6 +10,7 @@
 
 #include "lifecycle.h"
 #include "peers.h"
+#include "psks.h"
 #include "record.h"
 #include "request_list.h"
 #include "rotations.h"
@@ -34,8 +35,8 @@ struct state_key {
 struct state_lease {
     char lease[RECORD_LEASE_MAX + 1];
     char key[KEY_MAX + 1];
-    uint64_t generation;
-    uint64_t seq; // of its release.granted
+    uint64_t generation; // 0: a preshared key was released
+    uint64_t seq;        // of its release.granted
     int64_t expires_us;
     uint32_t uid; // of the applier
     uint32_t pid;
@@ -87,6 +88,7 @@ const struct request_list *state_requests(const struct state *state);
 // What is true of keys as a whole, and of the counterparts' keys.
 const struct rotations *state_rotations(const struct state *state);
 const struct peers *state_peers(const struct state *state);
+const struct psks *state_psks(const struct state *state);
 
 // ---- for snapshot.c alone: a state from what its text says ----
 
@@ -104,6 +106,7 @@ void state_restore_head(struct state *state, const struct state_head *head);
 int state_restore_key(struct state *state, const struct state_key *key, struct error *err);
 int state_restore_rotation(struct state *state, const struct rotation *rotation, struct error *err);
 int state_restore_peer(struct state *state, const struct peer *peer, struct error *err);
+int state_restore_psk(struct state *state, const struct psk *psk, struct error *err);
 int state_restore_lease(struct state *state, const struct state_lease *lease, struct error *err);
 int state_restore_requests(struct state *state, const struct request_list *requests,
                            struct error *err);

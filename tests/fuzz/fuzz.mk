@@ -9,7 +9,7 @@ fuzz = $(top)/tests/fuzz
 targets := $(patsubst $(fuzz)/fuzz_%.c,%,$(wildcard $(fuzz)/fuzz_*.c))
 
 # proto/ but the client library, whose peer is trusted for nothing by the same parsers.
-proto_c := $(filter-out client connection guarded release released requests rotation_requests,$(basename $(notdir $(wildcard $(top)/proto/*.c))))
+proto_c := $(filter-out client connection guarded import release released requests rotation_requests,$(basename $(notdir $(wildcard $(top)/proto/*.c))))
 # The applier's pure parts.
 applier_c := device_view moves netlink netlink_peers preshared qdisc registry registry_dir uapi uapi_peers
 sources := $(proto_c:%=proto/%.c) pkcs11/channel.c $(applier_c:%=tools/applier/%.c) \

@@ -73,8 +73,11 @@ static const struct {
     FIELD("receive_key", BYTES, receive_key),
     FIELD("address", TEXT, address),
     FIELD("port", NUMBER32, port),
+    FIELD("count", NUMBER64, count),
     FIELD("previous", TEXT, previous),
     FIELD("move_sha256", TEXT, move_sha256),
+    FIELD("method", TEXT, method),
+    FIELD("epoch", NUMBER64, epoch),
     FIELD("request_id", TEXT, request_id),
     FIELD("operation", NUMBER32, operation),
     FIELD("operator_name", TEXT, operator_name),
@@ -174,6 +177,8 @@ static json_t *describe_body(const struct keeper_reply *reply)
     case KEEPER_GENERATE:
     case KEEPER_IMPORT:
         return hex(reply->body.generated.public_key, RECORD_KEY_SIZE);
+    case KEEPER_RECEIVE:
+        return json_null();
     case KEEPER_LOG_OPEN:
         return json_pack("{s:I, s:I}", "size", (json_int_t)reply->body.log_opened.size, "offset",
                          (json_int_t)reply->body.log_opened.offset);
@@ -301,6 +306,21 @@ static json_t *log_loss(char **words)
     return ask(&request, KEEPER_LOG_OPEN);
 }
 
+// receive KEY PEER PEER_KEY EPOCH GENERATION BOX, the box in hexadecimal.
+static json_t *receive_psk(char **words)
+{
+    static struct keeper_request request;
+    memset(&request, 0, sizeof(request));
+    struct keeper_receive *body = &request.body.receive;
+    snprintf(body->key, sizeof(body->key), "%s", words[1]);
+    snprintf(body->peer, sizeof(body->peer), "%s", words[2]);
+    snprintf(body->peer_key, sizeof(body->peer_key), "%s", words[3]);
+    body->epoch = strtoull(words[4], NULL, 10);
+    body->receive_generation = strtoull(words[5], NULL, 10);
+    sodium_hex2bin(body->box, sizeof(body->box), words[6], strlen(words[6]), NULL, NULL, NULL);
+    return ask(&request, KEEPER_RECEIVE);
+}
+
 // raw HEX: a packet of these bytes, and the answer to it.
 static json_t *raw(const char *text)
 {
@@ -371,6 +391,8 @@ static json_t *run(char **words, size_t count)
         request.body.generate.purpose = (uint32_t)atoi(words[3]);
         return ask(&request, KEEPER_GENERATE);
     }
+    if (strcmp(verb, "receive") == 0 && count == 7)
+        return receive_psk(words);
     if ((strcmp(verb, "offer") == 0 && count == 4) || (strcmp(verb, "import") == 0 && count == 5))
         return import(words, count);
     if (strcmp(verb, "log_open") == 0 && count == 5)

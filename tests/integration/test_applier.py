@@ -189,7 +189,8 @@ def test_exit_statuses_of_what_is_not_there(stack):
     assert events(stack, "release.granted") == [], "nothing may be released for an interface that is not there"
 
 
-@pytest.mark.parametrize("args", [(), ("apply",), ("up",), ("apply", "a", "b"), ("apply", "a=b"), ("set", "wg0"),
+@pytest.mark.parametrize("args", [(), ("apply",), ("up",), ("adopt",), ("adopt", "a=b"), ("drift", "a", "b"),
+                                  ("apply", "--json", "wg0"), ("apply", "a", "b"), ("apply", "a=b"), ("set", "wg0"),
                                   ("apply", "--reason=WHIM", "wg0"), ("apply", "--generation=0", "wg0"),
                                   ("apply", "a/b"), ("run", "wg0", "wg0"), ("run", "wg0=../x"), ("run", "--key=x", "wg0"),
                                   ("apply", "--rate=1/1", "wg0"), ("--backend=magic", "apply", "wg0")])
@@ -229,6 +230,20 @@ def test_run_sets_keys_at_start_again_and_when_told(stack, userspace):
         assert [r["reason"] for r in events(stack, "release.granted")[3:]] == ["OPERATOR", "OPERATOR"]
         assert run.end() == 0
     assert outcomes(stack).count("release.failed") == 0
+
+
+def test_run_says_that_it_reads_no_configuration(stack, tmp_path):
+    config = tmp_path / "applier.conf"
+    config.write_text("")
+    with Run(stack, f"--config={config}", "run", "custody-none=wga") as run:
+        run.wait("READY=1")
+        assert f"{config} is not read" in run.log.read_text()
+        assert run.end() == 0
+    run.log.unlink()
+    with Run(stack, f"--config={tmp_path / 'none.conf'}", "run", "custody-none=wga") as run:
+        run.wait("READY=1")
+        assert "is not read" not in run.log.read_text()
+        assert run.end() == 0
 
 
 @needs_tunnel

@@ -227,7 +227,7 @@ def test_key_publish(stack):
     assert lines[0] == "custody bundle v1"
     fields = dict(line.split(" ", 1) for line in lines[1:])
     assert list(fields) == ["host", "key", "generation", "state", "public-key", "receive-key", "address", "port",
-                            "not-before", "not-after", "previous"]
+                            "peers", "not-before", "not-after", "previous"]
     assert (fields["host"], fields["key"], fields["generation"], fields["state"]) == ("alpha", "wga", "1", "pre-active")
     assert fields["public-key"] == stack.public_key("wga")
     [record] = [r for r in stack.records() if r["event"] == "key.published"]

@@ -3,6 +3,7 @@
 
 import base64
 import hashlib
+import hmac
 import json
 import os
 import pathlib
@@ -24,8 +25,8 @@ from operators import Operators
 from stack import TOP, default_builddir, find_program
 
 HOST = "alpha"
-NONE, INIT, ADOPT, RELEASE, DESTROY, PUBLISH, ACKNOWLEDGE, REFRESH = range(8)
-WIREGUARD, IMPORTED = 1, 4
+NONE, INIT, ADOPT, RELEASE, DESTROY, PUBLISH, ACKNOWLEDGE, REFRESH, PSK_MAKE, PSK_TAKE, PSK_SET, PSK_DESTROY = range(12)
+WIREGUARD, PRESHARED, RECEIVE, IMPORTED = range(1, 5)
 BOOT, RESTORE, ROTATION, ROLLBACK, OPERATOR = range(1, 6)
 LEASE = "00112233445566778899aabbccddeeff"
 OTHER_KEY = bytes(range(32))
@@ -364,10 +365,10 @@ PERIOD = dict(not_before_us=1_790_000_000_000_000, not_after_us=1_792_000_000_00
 def test_bundle_says_all_that_its_record_does(honest):
     status = honest.keeper.ok("status")
     answer = honest.do(PUBLISH, "key.published", key="wga", generation=1, public_key=honest.public, bundle_state=1,
-                       receive_key=OTHER_KEY, address="fd00::1", port=51821, previous="ab" * 32, **PERIOD)
+                       receive_key=OTHER_KEY, address="fd00::1", port=51821, count=3, previous="ab" * 32, **PERIOD)
     assert verify_note(answer["body"]["note"], status["host_vkey"]).splitlines()[4:] == [
         "state pre-active", f"public-key {base64.b64encode(honest.public).decode()}",
-        f"receive-key {base64.b64encode(OTHER_KEY).decode()}", "address fd00::1", "port 51821",
+        f"receive-key {base64.b64encode(OTHER_KEY).decode()}", "address fd00::1", "port 51821", "peers 3",
         "not-before 2026-09-21T14:13:20.000000Z", "not-after 2026-10-14T17:46:40.000000Z", f"previous {'ab' * 32}"]
 
 
@@ -424,6 +425,153 @@ def test_texts_of_another_form_are_not_signed(honest, action, event, fields):
     answer = honest.do(globals()[action], event, **fields, **public)
     assert answer["code"] == "INVALID_ARGUMENT" and "body" not in answer
     still_serves(honest)
+
+
+# ---- preshared keys: reckoned here a second time ----
+
+LINK = dict(key="wga", peer="beta", peer_key="wg1")
+
+
+def chained(parts):
+    """The preshared keys that these parts lead to, from the first on."""
+    keys, key = [], bytes(32)
+    for part in parts:
+        key = hmac.new(key, part, "sha256").digest()
+        keys.append(key)
+    return keys
+
+
+def release_psk(honest, epoch, method, **bent):
+    """The preshared key that a release gives, or the refused answer."""
+    answer = honest.do(RELEASE, "release.granted", **{**LINK, **dict(
+        purpose=PRESHARED, epoch=epoch, method=method, lease=LEASE, reason=3, expires_us=1_890_000_000_000_000,
+        applier_public_key=bytes(honest.applier.public_key)), **bent})
+    return opened(answer, honest.applier) if answer["code"] == "OK" else answer
+
+
+def make_psk(honest, epoch, whose, **bent):
+    """(the part that is sent, the note's text)."""
+    answer = honest.do(PSK_MAKE, "psk.generated", epoch=epoch, receive_key=bytes(whose.public_key), **{**LINK, **bent})
+    text = verify_note(answer["body"]["note"], honest.keeper.ok("status")["host_vkey"])
+    box = base64.b64decode(next(line for line in text.splitlines() if line.startswith("box "))[4:])
+    return nacl.public.SealedBox(whose).decrypt(box), text
+
+
+def receive_psk(honest, epoch, part, box=None):
+    """Hands a box to the keeper."""
+    if box is None:
+        box = nacl.public.SealedBox(nacl.public.PublicKey(honest.receive)).encrypt(part)
+    return honest.keeper("receive", *LINK.values(), epoch, 1, box.hex())
+
+
+@pytest.fixture
+def taker(honest):
+    """An honest custodyd whose token has a receive key."""
+    honest.receive = bytes.fromhex(honest.keeper.ok("generate", "_receive", 1, RECEIVE))
+    answer = honest.do(ADOPT, "key.generated", key="_receive", generation=1, purpose=RECEIVE, public_key=honest.receive)
+    assert answer["code"] == "OK", answer
+    return honest
+
+
+def test_preshared_key_that_is_made_follows_from_what_is_sent(honest):
+    other = nacl.public.PrivateKey.generate()
+    parts = [make_psk(honest, epoch, other)[0] for epoch in (1, 2, 3)]
+    assert len(set(parts)) == 3
+    assert [release_psk(honest, epoch, "made") for epoch in (1, 2, 3)] == chained(parts)
+    part, text = make_psk(honest, 2, other)
+    assert part == parts[1]  # sent anew: the same, in another box
+    lines = text.splitlines()
+    assert lines[:7] == ["custody psk v1", f"host {HOST}", "key wga", "peer beta", "peer-key wg1", "epoch 2", "state made"]
+    assert lines[7] == f"receive-key {base64.b64encode(bytes(other.public_key)).decode()}"
+    assert honest.keeper.ok("status")["blobs"] == 1  # wga's own: the maker stores none
+    for bent in (dict(peer="gamma"), dict(peer_key="wg2"), dict(key="wgb")):
+        assert make_psk(honest, 1, other, **bent)[0] not in parts
+
+
+def test_preshared_key_outlives_the_keeper(honest, start):
+    before = release_psk(honest, 4, "made")
+    assert honest.keeper.end() == 0
+    honest.keeper = start()
+    assert honest.open()["code"] == "OK"
+    assert release_psk(honest, 4, "made") == before
+
+
+def test_chain_begins_anew_so_that_it_has_an_end(honest):
+    """The first of the second chain follows from its own part alone."""
+    part = make_psk(honest, 4097, other := nacl.public.PrivateKey.generate())[0]
+    assert release_psk(honest, 4097, "made") == chained([part])[0]
+    before = time.monotonic()
+    assert len(release_psk(honest, 4096, "made")) == 32  # the longest
+    assert time.monotonic() - before < 10
+
+
+def test_preshared_key_is_taken_and_released(taker):
+    parts = [os.urandom(32) for _ in range(3)]
+    keys = chained(parts)
+    for epoch, part in enumerate(parts, 1):
+        assert receive_psk(taker, epoch, part)["code"] == "OK"
+        refused = release_psk(taker, epoch, "received")
+        assert refused["code"] == "NOT_FOUND"  # before its record it is released to nobody
+        answer = taker.do(PSK_TAKE, "psk.received", epoch=epoch, **LINK)
+        text = verify_note(answer["body"]["note"], taker.keeper.ok("status")["host_vkey"])
+        assert f"epoch {epoch}\nstate received\nreceive-key -\nbox -\n" in text
+        assert release_psk(taker, epoch, "received") == keys[epoch - 1]
+    assert release_psk(taker, 2, "received") == keys[1]
+    refused = release_psk(taker, 1, "received")
+    assert refused["code"] == "FAILED_PRECONDITION" and "highest" in refused["message"]
+
+
+def test_what_is_sent_wrongly_is_not_taken(taker):
+    part = os.urandom(32)
+    other = nacl.public.SealedBox(nacl.public.PrivateKey.generate().public_key).encrypt(part)
+    answer = receive_psk(taker, 1, part, other)
+    assert answer["code"] == "PERMISSION_DENIED" and "another's" in answer["message"]
+    assert receive_psk(taker, 2, part)["code"] == "NOT_FOUND"  # the one before is not there
+    assert receive_psk(taker, 0, part)["code"] == "INVALID_ARGUMENT"
+    assert receive_psk(taker, 1, part)["code"] == "OK"
+    again = os.urandom(32)
+    assert receive_psk(taker, 1, again)["code"] == "OK"  # nobody recorded the other
+    assert taker.do(PSK_TAKE, "psk.received", epoch=1, **LINK)["code"] == "OK"
+    assert release_psk(taker, 1, "received") == chained([again])[0]
+    assert receive_psk(taker, 1, part)["code"] == "ALREADY_EXISTS"
+    assert taker.do(PSK_TAKE, "psk.received", epoch=1, **LINK)["code"] == "OK"  # said once more
+    assert taker.keeper.ok("status")["leftovers"] == 0
+
+
+def test_preshared_key_is_gone_once_its_record_says_so(taker):
+    assert receive_psk(taker, 1, os.urandom(32))["code"] == "OK"
+    assert taker.do(PSK_TAKE, "psk.received", epoch=1, **LINK)["code"] == "OK"
+    taker.entry(NONE, "psk.destroyed", epoch=1, **LINK)
+    refused_commit(taker, "FAILED_PRECONDITION", "still holds it")
+    taker.forget_line()
+    assert taker.open()["code"] == "OK"
+    assert taker.do(PSK_DESTROY, "psk.destroyed", epoch=1, **LINK)["code"] == "OK"
+    assert release_psk(taker, 1, "received")["code"] == "NOT_FOUND"
+    assert taker.do(PSK_DESTROY, "psk.destroyed", epoch=1, **LINK)["code"] == "OK"  # as after a crash
+
+
+@pytest.mark.parametrize("bent, code", [
+    (dict(method="lost"), "INVALID_ARGUMENT"), (dict(epoch=0), "INVALID_ARGUMENT"), (dict(peer=""), "INVALID_ARGUMENT"),
+    (dict(lease=""), "INVALID_ARGUMENT"), (dict(applier_public_key=bytes(32)), "INVALID_ARGUMENT"),
+])
+def test_preshared_release_that_cannot_be_done(honest, bent, code):
+    fields = {"epoch": 1, "method": "made", **bent}
+    assert release_psk(honest, fields.pop("epoch"), fields.pop("method"), **fields)["code"] == code
+
+
+def test_receive_key_is_released_to_nobody(taker):
+    answer = taker.do(RELEASE, "release.granted", **taker.release_fields("_receive", 1, taker.receive,
+                                                                         taker.applier.public_key))
+    assert answer["code"] == "PERMISSION_DENIED" and "another purpose" in answer["message"]
+    for name, purpose in (("_receive", WIREGUARD), ("wgz", RECEIVE), ("_psk.0", WIREGUARD), ("wgz", PRESHARED)):
+        assert taker.keeper("generate", name, 2, purpose)["code"] == "INVALID_ARGUMENT"
+
+
+@pytest.mark.parametrize("action, event", [(PSK_MAKE, "psk.set"), (PSK_TAKE, "psk.generated"), (PSK_SET, "psk.received"),
+                                           (PSK_DESTROY, "psk.set")])
+def test_preshared_action_under_another_event(honest, action, event):
+    honest.entry(action, event, epoch=1, **LINK)
+    refused_commit(honest, "PERMISSION_DENIED", "is done under")
 
 
 def test_batch_is_answered_in_order_and_signed_once(honest):
@@ -633,7 +781,8 @@ def test_entries_before_the_log_is_open(token, start):
     (dict(lease=""), "INVALID_ARGUMENT", "lease"),
     (dict(applier_public_key=bytes(32)), "INVALID_ARGUMENT", "applier's public key"),
     (dict(applier_public_key=b"\1" + bytes(31)), "INVALID_ARGUMENT", "low order"),
-    (dict(purpose=2), "PERMISSION_DENIED", "another purpose"),
+    (dict(purpose=RECEIVE), "PERMISSION_DENIED", "another purpose"),
+    (dict(purpose=PRESHARED), "INVALID_ARGUMENT", "a preshared key needs"),
 ])
 def test_release_that_cannot_be_done_fails_alone(honest, bent, code, words):
     fields = honest.release_fields("wga", 1, honest.public, honest.applier.public_key)

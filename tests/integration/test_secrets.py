@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""After a release the private key is nowhere but in the device: not in files, traffic or any process of custody's."""
+"""After a release a key, private or preshared, is nowhere but in the device: not in files, traffic or any process of
+custody's."""
 
 import base64
 import hashlib
@@ -14,6 +15,7 @@ import pytest
 import tunnel as tunnel_module
 from stack import find_program, wait_for
 from test_applier import Run, events
+from test_preshared import Link
 from tunnel import Tunnel
 
 FOUND, NOWHERE = 1, 0
@@ -178,3 +180,23 @@ def test_a_key_released_many_times_leaves_no_trace(stack, finder, tmp_path):
             assert done.returncode == NOWHERE, f"{name}: {done.stdout}"
         done = finder(key, "folder", stack.dir)
         assert done.returncode == NOWHERE, done.stdout
+
+
+def test_preshared_keys_are_nowhere_else(finder, tmp_path):
+    """Made on one host, sent through the registry, taken on the other: two epochs, each seen in neither host's processes,
+    files (log, state, token) nor in the registry."""
+    with Link(tmp_path, psk_lifetime=10) as link:
+        for epoch in (1, 2):
+            key = link.wait_set(epoch)
+            end = link.net.server
+            assert finder(key, "pid", end.process.pid).returncode == FOUND
+            for host in (link.maker, link.taker):
+                pids = {"custodyd": host.stack.custodyd.pid, "keeper": host.stack.keeper_pid, "applier": host.applier.pid}
+                for name, pid in pids.items():
+                    done = finder(key, "pid", pid)
+                    assert done.returncode == NOWHERE, f"{host.name}, epoch {epoch}, {name}: {done.stdout}"
+                done = finder(key, "folder", host.stack.dir)
+                assert done.returncode == NOWHERE, done.stdout
+            done = finder(key, "folder", link.fleet.registry)
+            assert done.returncode == NOWHERE, done.stdout
+            link.net.clients[0].run("ping", "-q", "-c", 1, link.net.server.inner)

@@ -68,8 +68,9 @@ class Host:
             text += "  }\n"
         self.config.write_text(text + "}\n")
 
-    def start_applier(self):
-        argv = [*inside(self.end.netns), self.stack.program("custody-applier"), f"--config={self.config}", "run"]
+    def start_applier(self, under=()):
+        """under: a program that starts it, with its arguments."""
+        argv = [*inside(self.end.netns), *under, self.stack.program("custody-applier"), f"--config={self.config}", "run"]
         with open(self.applier_log, "ab") as log:
             self.applier = subprocess.Popen([str(a) for a in argv], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                             env=self.stack.env(), start_new_session=True)
@@ -110,7 +111,8 @@ class Host:
 
     def public_key(self):
         """The active generation's, before there is one the first's; base64."""
-        found = self.generation("ACTIVE") or self.generation("PRE_ACTIVE")
+        by_state = {each.state: each for each in self.view().generations}  # one look: it may be activated just now
+        found = by_state.get(pb.KeyState.Value("ACTIVE")) or by_state[pb.KeyState.Value("PRE_ACTIVE")]
         return base64.b64encode(found.public_key).decode()
 
     def has_peer(self, public, prefix):
@@ -247,6 +249,11 @@ class Second(End):
         self.netns, self.interface, self.port, self.bits = end.netns, f"{end.interface}b", 51821, 32
 
 
+    def handshakes(self):
+        """How many of its peers it has had a handshake with."""
+        return sum(line.split()[-1] != "0" for line in self.wg("show", self.interface, "latest-handshakes").splitlines())
+
+
 class CustodyPair(Custody):
     """custody-applier's rotation by a second device on each end."""
 
@@ -265,6 +272,13 @@ class CustodyPair(Custody):
             self.pairs[end] = Second(end, self.dir)
             self.pairs[end].make_device(net.kernel)
         return Fleet(self.dir, net, interface_extra=f'  method = "{self.method}"', pairs=self.pairs)
+
+    def begin(self, net):
+        """As ever, and until the second tunnels are there: an initiation that came too early is repeated after 5 s."""
+        super().begin(net)
+        for client in net.clients:
+            wait_for(lambda: self.pairs[client].handshakes() > 0, f"a session of {self.pairs[client].interface}\n"
+                     f"{self.fleet.logs()}", PATIENCE, 0.05)
 
     def end(self):
         for pair in self.pairs.values():

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import signal
+import tempfile
 import time
 
 from topology import PATIENCE
@@ -37,10 +38,15 @@ def begin_published(world):
     return generation
 
 
+def move_away(world):
+    """The registry is gone at once: whoever still writes there writes elsewhere."""
+    os.rename(world.fleet.registry, tempfile.mkdtemp(dir=world.dir))
+
+
 def registry_deleted(world):
     with stopped(world.other.applier.pid):
         begin_published(world)
-        shutil.rmtree(world.fleet.registry)
+        move_away(world)
         world.fleet.registry.mkdir()
     world.turning.wait_rotation()
 
@@ -53,9 +59,8 @@ def registry_set_back(world):
     with stopped(world.other.applier.pid):
         begin_published(world)
         for _ in range(5):
-            for host in (world.turning, world.other):
-                shutil.rmtree(world.fleet.registry / host.name, ignore_errors=True)
-                shutil.copytree(old / host.name, world.fleet.registry / host.name)
+            move_away(world)
+            shutil.copytree(old, world.fleet.registry, dirs_exist_ok=True)  # an applier may have written there
             time.sleep(0.1)
     world.turning.wait_rotation()
 

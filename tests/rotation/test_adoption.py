@@ -235,6 +235,17 @@ def test_an_interface_without_the_counterparts_peer_is_not_touched(estate):
     assert not estate.events(client, "key.imported")
 
 
+def test_who_may_not_rotate_is_told_what_an_operator_must_run(estate):
+    client, host = estate.client, estate.host(estate.client)
+    estate.adopt(estate.server, TO_CHANGE)
+    host.stack.config.write_text(host.stack.config.read_text().replace('operator "root" { uid = 0 ', 'operator "root" { uid = 4711 '))
+    os.kill(host.stack.custodyd.pid, signal.SIGHUP)
+    wait_for(lambda: len(estate.events(client, "policy.loaded")) == 2, "the new policy", PATIENCE)
+    told = estate.adopt(client, TO_CHANGE).stderr
+    assert f"custodyctl key rotate {KEY} --wait" in told and "carries on" in told
+    assert client.public_key() == estate.old[client].public
+
+
 def test_no_applier_that_serves_is_said(estate):
     estate.host(estate.client).stop_applier()
     assert "start one here" in estate.adopt(estate.client, TO_CHANGE).stderr

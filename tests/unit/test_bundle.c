@@ -19,7 +19,7 @@
 #define STATE   "state pre-active\n"
 #define PUBLIC  "public-key AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n"
 #define RECEIVE "receive-key AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=\n"
-#define PLACE   "address fd00::1:2\nport 51821\n"
+#define PLACE   "address fd00::1:2\nport 51821\npeers 3\n"
 #define BEFORE  "not-before 2026-11-22T10:11:12.123456Z\n"
 #define AFTER   "not-after 2026-12-22T10:11:12.123456Z\n"
 #define LAST    "previous " SHA "\n"
@@ -28,7 +28,8 @@
 #define TIMES   BEFORE AFTER
 #define TEXT    NAMES STATE KEYS PLACE TIMES LAST
 #define SHORT                                                                                      \
-    NAMES "state active\n" PUBLIC "receive-key -\naddress -\nport -\n" TIMES "previous -\n"
+    NAMES "state active\n" PUBLIC "receive-key -\naddress -\nport -\npeers 0\n" TIMES "previous "  \
+                                                                                      "-\n"
 
 static struct record published(void)
 {
@@ -44,6 +45,7 @@ static struct record published(void)
     memset(record.receive_key, 1, sizeof(record.receive_key));
     strcpy(record.address, "fd00::1:2");
     record.port = 51821;
+    record.count = 3;
     strcpy(record.previous, SHA);
     record_time_parse("2026-11-22T10:11:12.123456Z", 27, &record.not_before_us);
     record.not_after_us = record.not_before_us + INT64_C(30) * 86400 * 1000000;
@@ -73,6 +75,7 @@ static void test_without_what_may_be_absent(void)
     memset(record.address, 0, sizeof(record.address));
     memset(record.previous, 0, sizeof(record.previous));
     record.port = 0;
+    record.count = 0;
     bundle_from_record(&bundle, &record);
     CU_ASSERT_EQUAL(bundle_format(&bundle, text), (int)strlen(SHORT));
     CU_ASSERT_STRING_EQUAL(text, SHORT);

@@ -297,6 +297,8 @@ static const struct {
     {MIN "operator \"a b\" { uid = 0 unit = \"any\" }\n", 3, "the name must be"},
     {MIN "key \"a/b\" { }\n", 3, "the name must be"},
     {MIN "key \"\" { }\n", 3, "the name must be"},
+    {MIN "key \"_receive\" { }\n", 3, "custody's own"},
+    {MIN "key \"a\" { psk-lifetime = -1 }\n", 3, "'psk-lifetime' is -1"},
     {MIN "key \"a\" { not-after = 0 }\n", 3, "'not-after' is 0"},
     {MIN "key \"a\" { grant \"g\" { uid = 0 unit = \"any\" rate = \"1/1\"\n reasons = { \"BOOT\", "
          "\"NAP\" } } }\n",
@@ -312,7 +314,6 @@ static const struct {
     {MIN "key \"a\" { window = 0 }\n", 3, "'window' is 0: it must be 1 to 3600"},
     {MIN "key \"a\" { window = 3601 }\n", 3, "'window' is 3601"},
     {MIN "key \"a\" { jitter = -1 }\n", 3, "'jitter' is -1"},
-    {MIN "key \"a\" { psk-lifetime = 0 }\n", 3, "'psk-lifetime' is 0"},
     {MIN "key \"a\" { jitter = 1 }\n", 3, "'jitter' but no 'lifetime'"},
     {MIN "key \"a\" {\n lifetime = 1000\n jitter = 501\n}\n", 6, "at most half of the lifetime"},
     {MIN "key \"a\" {\n lifetime = 300\n}\n", 5, "at most the lifetime, 300"},

@@ -644,12 +644,14 @@ static void test_flood(void)
     }
     projection_feed(projection, flood, 10000);
     char *text = text_of(state);
-    // The thread notices within a quarter of a second that it lacks something; what it is given
-    // then is written by the end. (It keeps its database locked: nobody can look meanwhile.)
-    for (int i = 0; i < 300; i++) {
-        projection_refresh(projection, state);
+    // The thread notices soon that it lacks something; what it is given then is written by the end.
+    // (It keeps its database locked: nobody can look meanwhile.)
+    bool given = false;
+    for (int i = 0; i < 6000 && !given; i++) {
+        given = projection_refresh(projection, state);
         usleep(10000);
     }
+    CU_ASSERT_TRUE(given);
     projection_free(projection);
     size_t length;
     struct projection_db *db = projection_db_open(dir, &err);

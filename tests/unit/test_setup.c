@@ -54,13 +54,16 @@ static void test_defaults(void)
     CU_ASSERT_EQUAL(interface->hold_limit_ms, 300);
     CU_ASSERT_EQUAL(interface->move_address.family, 0);
     CU_ASSERT_EQUAL(interface->move_port, 51900);
+    CU_ASSERT_STRING_EQUAL(interface->pair, "");
     CU_ASSERT_EQUAL(interface->grace_s, 0);
     CU_ASSERT_FALSE(interface->repair);
     CU_ASSERT_EQUAL_FATAL(interface->peer_count, 1);
     CU_ASSERT_STRING_EQUAL(interface->peers[0].key, "wg0");
     CU_ASSERT_EQUAL(interface->peers[0].endpoint.address.family, 0);
+    CU_ASSERT_EQUAL(interface->peers[0].pair_endpoint.address.family, 0);
     CU_ASSERT_EQUAL(interface->peers[0].keepalive_s, 0);
     CU_ASSERT_EQUAL(interface->peers[0].required, SETUP_REQUIRED_AUTO);
+    CU_ASSERT_EQUAL(interface->peers[0].psk, SETUP_PSK_AUTO);
     CU_ASSERT_PTR_NULL(setup_find(setup, "wg1"));
     setup_free(setup);
     setup_free(must_read("# nothing\n"));
@@ -77,18 +80,20 @@ static void test_values(void)
         "250\n"
         "  move-address = \"fd00::1\" move-port = 4000 grace = 600 window = 60 repair = true\n"
         "  peer \"beta\" { key = \"k2\" endpoint = \"[2001:db8::2]:51820\" keepalive = 25\n"
-        "    required = \"no\" allowed-ips = { \"10.0.0.2/32\", \"fd00:0:0:2::/64\" } }\n"
+        "    required = \"no\" psk = \"take\" allowed-ips = { \"10.0.0.2/32\", \"fd00:0:0:2::/64\" } }\n"
         "  peer \"gamma.example\" { endpoint = \"192.0.2.3:1\" required = \"yes\"\n"
         "    allowed-ips = { \"0.0.0.0/0\", \"::/0\", \"10.0.0.0/31\" } }\n"
         "}\n"
         "interface \"wg1\" { method = \"poll\" move-address = \"fd00::1\"\n"
-        "  peer \"beta\" { " IPS " } }\n");
+        "  peer \"beta\" { " IPS " } }\n"
+        "interface \"wg2\" { method = \"pair\" pair = \"wg2b\" move-address = \"10.0.2.1\"\n"
+        "  peer \"beta\" { pair-endpoint = \"192.0.2.2:51821\" " IPS " } }\n");
     CU_ASSERT_STRING_EQUAL(setup->trust_file, "/t");
     CU_ASSERT_EQUAL(setup->rescan_s, 7);
     CU_ASSERT_STRING_EQUAL(setup->metrics_socket, "/m.sock");
     CU_ASSERT_STRING_EQUAL(setup->metrics_textfile, "/m.prom");
     CU_ASSERT_EQUAL(setup->metrics_interval_s, 3);
-    CU_ASSERT_EQUAL_FATAL(setup->interface_count, 2);
+    CU_ASSERT_EQUAL_FATAL(setup->interface_count, 3);
     const struct setup_interface *interface = &setup->interfaces[0];
     CU_ASSERT_EQUAL(interface->method, SETUP_METHOD_HOLD);
     CU_ASSERT_EQUAL(interface->hold, SETUP_HOLD_TBF);
@@ -105,11 +110,15 @@ static void test_values(void)
     CU_ASSERT_EQUAL(beta->allowed_ips[1].bits, 64);
     CU_ASSERT_EQUAL(beta->allowed_ips[1].address.bytes[7], 2);
     CU_ASSERT_EQUAL(beta->required, SETUP_REQUIRED_NO);
+    CU_ASSERT_EQUAL(beta->psk, SETUP_PSK_TAKE);
     CU_ASSERT_STRING_EQUAL(gamma->key, "alpha-key");
     CU_ASSERT_EQUAL(gamma->endpoint.address.bytes[3], 3);
     CU_ASSERT_EQUAL(gamma->allowed_ip_count, 3);
     CU_ASSERT_EQUAL(gamma->required, SETUP_REQUIRED_YES);
     CU_ASSERT_EQUAL(setup->interfaces[1].method, SETUP_METHOD_POLL);
+    CU_ASSERT_EQUAL(setup->interfaces[2].method, SETUP_METHOD_PAIR);
+    CU_ASSERT_STRING_EQUAL(setup->interfaces[2].pair, "wg2b");
+    CU_ASSERT_EQUAL(setup->interfaces[2].peers[0].pair_endpoint.port, 51821);
     setup_free(setup);
 }
 
@@ -153,6 +162,16 @@ static void test_faults(void)
          2, "'move-port' 51900 is interface 'a''s already"},
         {IN_INTERFACE("key = \"-x\""), 3, "no key's name"},
         {IN_INTERFACE("method = \"fast\""), 3, "auto, hold, pair, poll"},
+        {IN_INTERFACE("method = \"pair\""), 4, "it needs 'pair'"},
+        {IN_INTERFACE("pair = \"a/b\""), 3, "cannot be an interface's name"},
+        {IN_INTERFACE("pair = \"wg0\" move-address = \"10.0.0.1\""), 4, "its own 'pair'"},
+        {IN_INTERFACE("pair = \"wg0b\""), 4, "'move-address', of IPv4"},
+        {IN_INTERFACE("pair = \"wg0b\" move-address = \"fd00::1\""), 4, "'move-address', of IPv4"},
+        {"interface \"a\" { pair = \"b\" move-address = \"10.0.0.1\" }\ninterface \"b\" { }\n", 2,
+         "a 'pair' serves one of them"},
+        {"interface \"a\" { pair = \"c\" move-address = \"10.0.0.1\" }\n"
+         "interface \"b\" { pair = \"c\" move-address = \"10.0.0.2\" }\n",
+         2, "a 'pair' serves one of them"},
         {IN_INTERFACE("hold = \"netem\""), 3, "auto, plug, tbf"},
         {IN_INTERFACE("hold-limit = 0"), 3, "1 to 10000"},
         {IN_INTERFACE("move-address = \"localhost\""), 3, "numeric address"},
@@ -173,8 +192,10 @@ static void test_faults(void)
         {IN_PEER("key = \"a/b\""), 5, "no key's name"},
         {IN_PEER("endpoint = \"beta:51820\""), 5, "numeric"},
         {IN_PEER("endpoint = \"192.0.2.1\""), 5, "numeric"},
+        {IN_PEER("pair-endpoint = \"beta:1\""), 5, "'pair-endpoint' is 'beta:1'"},
         {IN_PEER("keepalive = 65536"), 5, "0 to 65535"},
         {IN_PEER("required = \"maybe\""), 5, "auto, yes, no"},
+        {IN_PEER("psk = \"both\""), 5, "auto, make, take, none"},
         {IN_PEER("required = \"no\"\nrequired = \"no\""), 6, "'required' is given twice"},
         {IN_PEER(IPS), 5, "'allowed-ips' is given twice"},
         {IN_PEER("allowed-ip = \"x\""), 5, "allowed-ip"},

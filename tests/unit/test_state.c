@@ -130,6 +130,9 @@ static void digest(const struct state *state, uint8_t out[32])
     const struct peers *peers = state_peers(state);
     for (size_t i = 0; i < peers->count; i++)
         crypto_generichash_update(&hash, (const uint8_t *)&peers->items[i], sizeof(struct peer));
+    const struct psks *psks = state_psks(state);
+    for (size_t i = 0; i < psks->count; i++)
+        crypto_generichash_update(&hash, (const uint8_t *)&psks->items[i], sizeof(struct psk));
     crypto_generichash_final(&hash, out, 32);
 }
 
@@ -699,6 +702,45 @@ static void fill_rotation(struct record *r, const struct state *state)
         memset(r->move_sha256, 'a', 64);
 }
 
+// What makes the record one about a link's preshared key.
+static void fill_psk(struct record *r, const struct state *state)
+{
+    bool release = r->event >= RECORD_RELEASE_GRANTED && r->event <= RECORD_LEASE_EXPIRED &&
+                   r->event != RECORD_RELEASE_DENIED;
+    bool step = r->event >= RECORD_PSK_GENERATED && r->event <= RECORD_PSK_DESTROYED;
+    // Half of the grants, and the outcomes of what was granted so.
+    if (r->event == RECORD_RELEASE_GRANTED ? random_below(2) : release && r->generation != 0)
+        return;
+    if (!release && !step)
+        return;
+    r->generation = 0;
+    r->purpose = release ? PURPOSE_PRESHARED : PURPOSE_NONE;
+    strcpy(r->peer, "beta");
+    bool takes = r->event == RECORD_PSK_RECEIVED || r->event == RECORD_PSK_DESTROYED;
+    strcpy(r->peer_key, takes || random_below(2) ? "takes" : "makes");
+    const struct psk *psk = psks_find(state_psks(state), r->key, r->peer, r->peer_key);
+    uint64_t highest = psk == NULL ? 0 : psk->made > psk->received ? psk->made : psk->received;
+    r->epoch = highest + 1 > 3 ? highest + 1 - random_below(4) : random_below(3);
+    if (r->event == RECORD_PSK_GENERATED && strcmp(r->peer_key, "makes") == 0)
+        r->receive_key[0] = 1;
+    if (r->event == RECORD_PSK_DESTROYED && psk != NULL)
+        r->epoch = psk->destroyed + 1;
+    if (r->event == RECORD_PSK_RECEIVED || (r->event == RECORD_PSK_SET && random_below(2)))
+        r->epoch = highest + (r->event == RECORD_PSK_RECEIVED && random_below(4) > 0);
+    if (r->event == RECORD_RELEASE_GRANTED && psk != NULL)
+        strcpy(r->method, psks_method(psk));
+}
+
+static void check_psks(const struct state *state)
+{
+    for (size_t i = 0; i < state_psks(state)->count; i++) {
+        const struct psk *psk = &state_psks(state)->items[i];
+        CU_ASSERT_PTR_EQUAL(psks_find(state_psks(state), psk->key, psk->host, psk->peer_key), psk);
+        CU_ASSERT(psk->made == 0 || psk->received == 0);
+        CU_ASSERT(psk->set == 0 || psks_has(psk, psk->set));
+    }
+}
+
 // A generation that was imported is released to be set again or rolled back to, and for nothing
 // else.
 static void test_imported(void)
@@ -755,6 +797,7 @@ static struct record random_record(const struct state *state)
         r.reason = REASON_ROLLBACK;
     r.time_us += random_below(8);
     fill_rotation(&r, state);
+    fill_psk(&r, state);
     return r;
 }
 
@@ -785,6 +828,7 @@ static void test_random(void)
             check_invariants(state, open);
             check_rotations(state);
             check_peers(state);
+            check_psks(state);
         }
         state_free(state);
     }

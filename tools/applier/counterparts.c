@@ -10,10 +10,14 @@
 
 #include <sodium.h>
 
-#define LOOKS_MS       200  // that a pass reads notes for
-#define MOVED_TIMES    6    // that a move is told,
-#define MOVED_AGAIN_MS 8    // doubling from here
-#define HOT_MS         2000 // how long to look closely once asked whether we are ready
+#include "psk.h"
+
+#define LOOKS_MS       200 // that a pass reads notes for
+#define MOVED_TIMES    6   // that a move is told,
+#define MOVED_AGAIN_MS 8   // doubling from here
+#define BUSY_AGAIN_MS  1000
+#define HOT_MS         2000 // how long to look closely once asked whether we are ready,
+#define BACK_MS        1000 // and after the move: it may be rolled back, and packets wait for that
 
 // ---- addresses ----
 
@@ -312,8 +316,8 @@ int counterparts_repair(struct tended *tended, const struct tended_peer *peer,
 
 // ---- a pass ----
 
-static void tell_refusals(struct tended *tended, const struct tended_peer *peer,
-                          const struct refusals *refusals)
+void counterparts_tell_refusals(struct tended *tended, const struct tended_peer *peer,
+                                const struct refusals *refusals)
 {
     for (size_t i = 0; i < refusals->count; i++) {
         const struct refusal *refusal = &refusals->items[i];
@@ -358,9 +362,16 @@ static int read_notes(struct tended *tended, struct tended_peer *peer, struct er
 static int look_at(struct tended *tended, struct tended_peer *peer, struct error *err)
 {
     int rc = read_notes(tended, peer, err);
-    tell_refusals(tended, peer, counterpart_refusals(peer->counterpart));
+    counterparts_tell_refusals(tended, peer, counterpart_refusals(peer->counterpart));
     tell_staleness(tended, peer);
     return rc;
+}
+
+static void look_soon(struct tended *tended)
+{
+    int64_t due = device_now_ms() + BUSY_AGAIN_MS;
+    if (due < tended->due_ms)
+        tended->due_ms = due;
 }
 
 int counterparts_read(struct tended *tended, struct error *err)
@@ -406,6 +417,12 @@ static int tend(struct tended *tended, struct tended_peer *peer, const char **yi
         // What an interface lost that was whole is drift; what one lacks that is new is put there.
         if (plan.steps[i].kind == PLAN_REPAIR && peer->whole)
             continue;
+        // A new key is not acknowledged while the link's ends may have different preshared keys:
+        // its host would force a handshake that fails.
+        if (plan.steps[i].kind == PLAN_STAGE && psk_is_busy(tended, peer)) {
+            look_soon(tended);
+            continue;
+        }
         if (carry_out(tended, peer, &plan.steps[i], err) != 0)
             return -1;
         done++;
@@ -542,7 +559,7 @@ static int take_over(struct tended *tended, struct tended_peer *peer, uint64_t g
     }
     if (generation == peer->answered_generation) {
         tell_moved(tended, peer, generation);
-        tended->hot_until_ms = 0;
+        tended->hot_until_ms = device_now_ms() + BACK_MS;
     }
     return 0;
 }

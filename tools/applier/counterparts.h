@@ -9,6 +9,9 @@
 // that our own rotation gives way to, or is NULL. -1 with `err` for the first failure; the others
 // were carried on with.
 int counterparts_tend(struct tended *tended, const char **yield, struct error *err);
+// Tells the journal and the log of refused notes that were not told before.
+void counterparts_tell_refusals(struct tended *tended, const struct tended_peer *peer,
+                                const struct refusals *refusals);
 // Reads what each counterpart says, and does nothing about it. -1 when the registry is gone.
 int counterparts_read(struct tended *tended, struct error *err);
 // Makes the counterpart's peer what it should be: there, with its allowed-ips and its keepalive.

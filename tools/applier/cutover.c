@@ -156,6 +156,12 @@ static bool is_moved(const struct cutover_peer *peer)
     return peer->handshaken && device_now_ms() >= peer->handshaken_ms + FIXED_HOLD_MS;
 }
 
+// Nobody tells of the move back.
+static bool is_back(const struct cutover_peer *peer)
+{
+    return peer->handshaken && device_now_ms() >= peer->handshaken_ms + FIXED_HOLD_MS;
+}
+
 int cutover_ask_ready(struct cutover *cutover, int timeout_ms, struct error *err)
 {
     static const char what[] = "no applier answers inside the tunnel";
@@ -244,7 +250,7 @@ int cutover_back(struct cutover *cutover, const uint8_t *private_key, struct err
         set_keepalives(cutover, private_key, KEEPALIVE_FORCES, err) != 0)
         rc = -1;
     else
-        (void)await(cutover, is_handshaken, device_now_ms() + BACK_MS, "no handshake",
+        (void)await(cutover, is_back, device_now_ms() + BACK_MS, "no handshake",
                     &unimportant); // the traffic must go on in any case
     cutover_let_go(cutover);
     return rc;

@@ -170,8 +170,10 @@ int drifts_tend(struct tended *tended, struct error *err)
     if (now == NULL)
         return error_set(why, ERROR_RESOURCE_EXHAUSTED, "out of memory for a comparison");
     int rc = -1;
-    if (tended_read_again(tended, why) == 0 && drifts_look(tended, now, why) == 0)
+    if (tended_read_again(tended, why) == 0 && drifts_look(tended, now, why) == 0) {
+        tended_set_drift(tended, (unsigned)now->count);
         rc = tell(tended, now, why);
+    }
     if (rc == 0 && tended->setup->repair) {
         rc = drifts_repair(tended, now, why);
         int64_t due = device_now_ms() + REPAIRED_MS;

@@ -73,6 +73,16 @@ static int do_apply(struct command_line *line)
                                         : EXIT_REFUSED;
 }
 
+// Who wrote a configuration file expects rotations.
+static void warn_of_config(const struct command_line *line)
+{
+    if (access(line->config, F_OK) == 0)
+        fprintf(stderr,
+                "custody-applier: %s is not read, as interfaces are named on the command line: "
+                "nothing rotates\n",
+                line->config);
+}
+
 static int run_with_defaults(struct command_line *line, struct error *err)
 {
     if (line->settings.log_vkey_file == NULL)
@@ -85,10 +95,12 @@ static int do_run(struct command_line *line)
     struct error err = {.code = ERROR_OK};
     int rc;
     line->settings.may_list = true;
-    if (line->count == 0)
+    if (line->count == 0) {
         rc = serve(line->config, &line->settings, &err);
-    else
+    } else {
+        warn_of_config(line);
         rc = run_with_defaults(line, &err);
+    }
     if (rc == 0)
         return EXIT_SET;
     fprintf(stderr, "custody-applier: %s\n", err.message);

@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include <sodium.h>
+
 #include "bundle.h"
 
 #define NOTES (sizeof((struct tended *)0)->notes / sizeof((struct tended *)0)->notes[0])
@@ -43,8 +45,8 @@ static int parse_own(const char *note, struct bundle *bundle)
     return bundle_parse(bundle, note, (size_t)(end - note) + 1, NULL);
 }
 
-// Whether the note still is what we would say: the state, where we take move datagrams, and half of
-// its time left.
+// Whether the note still is what we would say: the state, where we take move datagrams, how many
+// peers there are, what preshared keys are sealed to, and half of its time left.
 static bool is_right(const struct tended *tended, const struct bundle *bundle,
                      enum record_bundle_state state)
 {
@@ -53,7 +55,10 @@ static bool is_right(const struct tended *tended, const struct bundle *bundle,
     int64_t lasts = bundle->not_after_us - bundle->not_before_us;
     return bundle->state == state &&
            strcmp(bundle->address, takes ? setup->move_address.text : "") == 0 &&
-           bundle->port == (takes ? setup->move_port : 0) &&
+           bundle->port == (takes ? setup->move_port : 0) && bundle->peers == setup->peer_count &&
+           (tended->view->has_receive_key
+                ? memcmp(bundle->receive_key, tended->view->receive_key, RECORD_KEY_SIZE) == 0
+                : sodium_is_zero(bundle->receive_key, RECORD_KEY_SIZE)) &&
            tended_now_us() < bundle->not_after_us - lasts / 2;
 }
 
@@ -67,8 +72,8 @@ static int sign(struct tended *tended, uint64_t generation, enum record_bundle_s
     note->generation = 0;
     if (custody_key_publish(tended->world->custody, tended->setup->key, generation, NULL,
                             takes ? tended->setup->move_address.text : NULL,
-                            takes ? tended->setup->move_port : 0, note->text, sizeof note->text,
-                            &theirs) != 0)
+                            takes ? tended->setup->move_port : 0, tended->setup->peer_count,
+                            note->text, sizeof note->text, &theirs) != 0)
         return tended_from_library(tended, &theirs, "having a bundle signed", err);
     if (parse_own(note->text, &bundle) != 0 || bundle.generation != generation ||
         bundle.state != state)

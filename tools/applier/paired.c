@@ -13,6 +13,7 @@
 
 #define READY_MS    2000 // for answers by the second device: a handshake may have to come first
 #define LATER_MS    3000 // counterparts look at their handshakes once a second at the least
+#define CHANGES_MAX 3    // to the second device's peers, of one counterpart
 #define KEEPALIVE_S 25   // keeps its sessions, and its addresses behind NAT
 
 static void say(struct tended *tended, const struct error *err)
@@ -75,6 +76,46 @@ static bool is_key(const uint8_t a[DEVICE_KEY_SIZE], const uint8_t b[DEVICE_KEY_
     return sodium_memcmp(a, b, DEVICE_KEY_SIZE) == 0;
 }
 
+// Has those peers that are kept awake shake hands now: a new key has no session.
+static int wake(struct tended *tended, const struct device_view *second, struct error *err)
+{
+    struct device_peer_change *changes = calloc(second->peer_count + 1, sizeof *changes);
+    struct device_change change = {.peers = changes};
+    if (changes == NULL)
+        return error_set(err, ERROR_RESOURCE_EXHAUSTED, "out of memory for peers of '%s'",
+                         tended->setup->pair);
+    for (size_t i = 0; i < second->peer_count; i++) {
+        if (second->peers[i].keepalive == 0)
+            continue;
+        struct device_peer_change *one = &changes[change.peer_count++];
+        memcpy(one->public_key, second->peers[i].public_key, DEVICE_KEY_SIZE);
+        one->update_only = one->set_keepalive = true;
+    }
+    int rc = device_set(pair_device(tended->pair), &change, err);
+    for (size_t i = 0; i < change.peer_count; i++)
+        changes[i].keepalive = KEEPALIVE_S;
+    if (rc == 0)
+        rc = device_set(pair_device(tended->pair), &change, err);
+    free(changes);
+    return rc;
+}
+
+static int release_key(struct tended *tended, const struct custody_key *active, bool first,
+                       struct error *err)
+{
+    struct apply_task task = {.interface = tended->setup->pair,
+                              .key = tended->setup->key,
+                              .generation = active->generation,
+                              .reason = first ? CUSTODY_REASON_BOOT : CUSTODY_REASON_RESTORE};
+    struct apply_report report;
+    enum apply_outcome outcome = apply_once(tended->world->settings, &task, &report, err);
+    if (outcome != APPLY_CONFIRMED && outcome != APPLY_CURRENT)
+        return -1;
+    tended_tell(tended, "pair: key '%s' generation %" PRIu64 " set on '%s'", tended->setup->key,
+                active->generation, tended->setup->pair);
+    return 0;
+}
+
 static int set_key(struct tended *tended, struct error *err)
 {
     const struct custody_key *active = plan_in_state(tended->view, CUSTODY_KEY_ACTIVE);
@@ -85,22 +126,15 @@ static int set_key(struct tended *tended, struct error *err)
         return 0;
     if (device_read(pair_device(tended->pair), &second, err) != 0)
         return -1;
-    bool has_it = is_key(second->public_key, active->public_key);
-    bool has_none = sodium_is_zero(second->public_key, DEVICE_KEY_SIZE);
+    int rc = 0;
+    if (!is_key(second->public_key, active->public_key)) {
+        bool first = sodium_is_zero(second->public_key, DEVICE_KEY_SIZE);
+        rc = release_key(tended, active, first, err);
+        if (rc == 0)
+            rc = wake(tended, second, err);
+    }
     device_view_free(second);
-    if (has_it)
-        return 0;
-    struct apply_task task = {.interface = tended->setup->pair,
-                              .key = tended->setup->key,
-                              .generation = active->generation,
-                              .reason = has_none ? CUSTODY_REASON_BOOT : CUSTODY_REASON_RESTORE};
-    struct apply_report report;
-    enum apply_outcome outcome = apply_once(tended->world->settings, &task, &report, err);
-    if (outcome != APPLY_CONFIRMED && outcome != APPLY_CURRENT)
-        return -1;
-    tended_tell(tended, "pair: key '%s' generation %" PRIu64 " set on '%s'", tended->setup->key,
-                active->generation, tended->setup->pair);
-    return 0;
+    return rc;
 }
 
 static void return_when_due(struct tended *tended)
@@ -136,23 +170,27 @@ static const struct device_peer *find_holder(const struct device_view *view,
     return NULL;
 }
 
+// `there`: the peer as it is on the second device, NULL where it is not; what it has not is the
+// holder's, whose place it takes.
 static void fill_peer(struct device_peer_change *change, const struct tended_peer *peer,
-                      const uint8_t *public_key, const struct device_peer *holder)
+                      const uint8_t *public_key, const struct device_peer *there,
+                      const struct device_peer *holder)
 {
     const struct setup_endpoint *configured = &peer->setup->pair_endpoint;
     memcpy(change->public_key, public_key, DEVICE_KEY_SIZE);
-    if (holder != NULL) {
-        change->copy_preshared_from = holder->public_key;
+    if (holder != NULL && (there == NULL || !there->has_endpoint)) {
         change->set_endpoint = holder->has_endpoint;
         change->endpoint = holder->endpoint;
     }
+    if (holder != NULL && there == NULL)
+        change->copy_preshared_from = holder->public_key;
     if (configured->address.family != 0) {
         change->set_endpoint = true;
         change->endpoint = counterparts_endpoint(configured);
     }
 }
 
-// Adds what one counterpart's keys need; returns the number of changes, 2 at most.
+// Adds what one counterpart's keys need; returns the number of changes, CHANGES_MAX at most.
 static size_t mirror(const struct tended *tended, const struct tended_peer *peer,
                      const struct device_view *second, struct device_peer_change *changes)
 {
@@ -168,22 +206,27 @@ static size_t mirror(const struct tended *tended, const struct tended_peer *peer
     const struct device_peer *there = device_view_peer(second, active->public_key);
     if (there == NULL || !device_allowed_ips_equal(there, active)) {
         struct device_peer_change *change = &changes[count++];
-        fill_peer(change, peer, active->public_key, there == NULL ? holder : NULL);
+        fill_peer(change, peer, active->public_key, there, holder);
         change->replace_allowed_ips = true;
         change->allowed_ips = active->allowed_ips;
         change->allowed_count = active->allowed_count;
         change->set_keepalive = peer->setup->pair_endpoint.address.family != 0;
         change->keepalive = KEEPALIVE_S;
+        if (holder != NULL && holder != there) {
+            memcpy(changes[count].public_key, holder->public_key, DEVICE_KEY_SIZE);
+            changes[count].update_only = changes[count].set_keepalive = true;
+            count++;
+        }
     }
     if (next != NULL && device_view_peer(second, next->public_key) == NULL)
-        fill_peer(&changes[count++], peer, next->public_key, holder);
+        fill_peer(&changes[count++], peer, next->public_key, NULL, holder);
     return count;
 }
 
 static int set_peers(struct tended *tended, const struct device_view *second, struct error *err)
 {
     struct device_peer_change *changes =
-        calloc(2 * tended->peer_count + second->peer_count + 1, sizeof *changes);
+        calloc(CHANGES_MAX * tended->peer_count + second->peer_count + 1, sizeof *changes);
     size_t count = 0;
     if (changes == NULL)
         return error_set(err, ERROR_RESOURCE_EXHAUSTED, "out of memory for peers of '%s'",

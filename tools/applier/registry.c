@@ -135,6 +135,13 @@ void registry_ack_path(char path[REGISTRY_PATH_MAX + 1], const char *host, const
              peer_key, peer_host);
 }
 
+void registry_psk_path(char path[REGISTRY_PATH_MAX + 1], const char *host, const char *key,
+                       const char *state, const char *peer_host, const char *peer_key)
+{
+    snprintf(path, REGISTRY_PATH_MAX + 1, "%s/%s/psk-%s-%s@%s", host, key, state, peer_key,
+             peer_host);
+}
+
 bool registry_bundle_name(const char *name, uint64_t *generation)
 {
     struct line line = {.text = name, .length = strlen(name)};

@@ -83,6 +83,10 @@ void registry_fresh_path(char path[REGISTRY_PATH_MAX + 1], const char *host, con
 // "HOST/KEY/ack-GENERATION-PEERKEY@PEERHOST": by PEERHOST, for its key PEERKEY, of HOST's KEY.
 void registry_ack_path(char path[REGISTRY_PATH_MAX + 1], const char *host, const char *key,
                        uint64_t generation, const char *peer_host, const char *peer_key);
+// "HOST/KEY/psk-STATE-PEERKEY@PEERHOST": by HOST, about its KEY's link with PEERHOST's PEERKEY;
+// STATE is made, received or set.
+void registry_psk_path(char path[REGISTRY_PATH_MAX + 1], const char *host, const char *key,
+                       const char *state, const char *peer_host, const char *peer_key);
 // Whether `name` (within a folder) is "bundle-GENERATION", in the one form that there is.
 bool registry_bundle_name(const char *name, uint64_t *generation);
 // Whether it is "ack-GENERATION-PEERKEY@PEERHOST".

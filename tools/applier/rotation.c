@@ -12,6 +12,7 @@
 #include "counterparts.h"
 #include "cutover.h"
 #include "paired.h"
+#include "psk.h"
 
 #define ALIVE_S              180  // a peer without a handshake for longer has no session
 #define READY_MS             1000 // for answers inside the tunnel
@@ -315,6 +316,19 @@ static int roll_back(struct attempt *attempt, const struct error *why, struct er
                    : -1;
 }
 
+// A counterpart that was started again while it was asked has another secret, which it acknowledged
+// before it answered.
+static int take_secrets_again(struct attempt *attempt, struct error *err)
+{
+    for (size_t i = 0; i < attempt->cutover.peer_count; i++) {
+        struct tended_peer *peer = attempt->of[i];
+        if (take_acknowledgement(attempt->tended, peer, err) != 0)
+            return -1;
+        memcpy(attempt->cutover.peers[i].move_sha256, peer->move_sha256, sizeof peer->move_sha256);
+    }
+    return 0;
+}
+
 // Has packets go by the second device, where there is one.
 static int take_pair(struct attempt *attempt, struct error *err)
 {
@@ -343,9 +357,12 @@ static int cut_over(struct attempt *attempt, struct error *err)
 {
     struct tended *tended = attempt->tended;
     struct error why;
-    if (cutover_ask_ready(&attempt->cutover, READY_MS, err) != 0 || take_pair(attempt, err) != 0)
+    if (take_pair(attempt, err) != 0)
         return -1;
-    if (release(tended, attempt->cutover.generation, CUSTODY_REASON_ROTATION, &attempt->released,
+    // Last: they look closely for a moment only.
+    if (cutover_ask_ready(&attempt->cutover, READY_MS, err) != 0 ||
+        take_secrets_again(attempt, err) != 0 ||
+        release(tended, attempt->cutover.generation, CUSTODY_REASON_ROTATION, &attempt->released,
                 err) != 0) {
         paired_return(tended);
         return -1;
@@ -387,6 +404,15 @@ static int again_or_end(struct tended *tended, const struct error *why, struct e
     return why->code == ERROR_OK ? 0 : -1;
 }
 
+// A counterpart with which a handshake might fail now; NULL: none.
+static const char *find_busy(const struct tended *tended)
+{
+    for (size_t i = 0; i < tended->peer_count; i++)
+        if (tended->peers[i].required && psk_is_busy(tended, &tended->peers[i]))
+            return tended->peers[i].setup->host;
+    return NULL;
+}
+
 int rotation_give_up(struct tended *tended, const char *why, struct error *err)
 {
     return end_rotation(tended, tended->view->rotation_generation, false, why, err);
@@ -410,6 +436,11 @@ int rotation_go_on(struct tended *tended, const char *yield, struct error *err)
     }
     if (rc < 0)
         return again_or_end(tended, &why, err);
+    if ((missing = find_busy(tended)) != NULL) {
+        snprintf(why.message, sizeof why.message,
+                 "the preshared key with %s is being replaced: that comes first", missing);
+        return again_or_end(tended, &why, err);
+    }
     if (attempt_make(&attempt, tended, err) != 0)
         return -1;
     rc = cut_over(&attempt, &why);
@@ -417,6 +448,19 @@ int rotation_go_on(struct tended *tended, const char *yield, struct error *err)
     if (rc == 0 || tended->rotation == 0) // ended, one way or the other
         return 0;
     return again_or_end(tended, &why, err);
+}
+
+// Whether the counterparts are reached under the key that is set. Whoever answers inside the tunnel
+// (not by the pair) has moved: what we send has the new session, and is dropped before that. Of
+// others a handshake is waited for, which comes only where there is no session yet.
+static int prove(const struct tended *tended, struct cutover *cutover, struct error *err)
+{
+    bool all = !tended->by_pair;
+    for (size_t i = 0; i < cutover->peer_count; i++)
+        all = all && cutover->peers[i].has_move_address;
+    if (all && cutover_ask_ready(cutover, READY_MS, err) == 0)
+        return 0;
+    return cutover_probe(cutover, TAKE_OVER_MS, err);
 }
 
 int rotation_take_over(struct tended *tended, struct error *err)
@@ -432,9 +476,9 @@ int rotation_take_over(struct tended *tended, struct error *err)
         return -1;
     attempt.cutover.hold = NULL; // nothing is held: the traffic flows as it can
     attempt.cutover.guard = NULL;
-    int rc = cutover_probe(&attempt.cutover, TAKE_OVER_MS, &why);
-    tended->settle_ms = device_now_ms() + SETTLE_MS;
     tended->by_pair = tended->pair != NULL && pair_is_away(tended->pair);
+    int rc = prove(tended, &attempt.cutover, &why);
+    tended->settle_ms = device_now_ms() + SETTLE_MS;
     if (rc == 0)
         paired_return(tended);
     if (rc == 0)

@@ -275,6 +275,7 @@ static int check_key(cfg_t *section, cfg_opt_t *option)
 static const char *const method_names[] = {"auto", "hold", "pair", "poll", NULL};
 static const char *const hold_names[] = {"auto", "plug", "tbf", NULL};
 static const char *const required_names[] = {"auto", "yes", "no", NULL};
+static const char *const psk_names[] = {"auto", "make", "take", "none", NULL};
 
 static int find_word(const char *const *words, const char *word)
 {
@@ -313,6 +314,11 @@ static int check_hold(cfg_t *section, cfg_opt_t *option)
 static int check_required(cfg_t *section, cfg_opt_t *option)
 {
     return check_word(section, option, required_names);
+}
+
+static int check_psk(cfg_t *section, cfg_opt_t *option)
+{
+    return check_word(section, option, psk_names);
 }
 
 static int check_address(cfg_t *section, cfg_opt_t *option)
@@ -512,13 +518,10 @@ static int check_interface(cfg_t *parent, cfg_opt_t *option)
 static cfg_t *make_parser(void)
 {
     cfg_opt_t peer_options[] = {
-        CFG_STR("key", NULL, CFGF_NONE),
-        CFG_STR("endpoint", NULL, CFGF_NONE),
-        CFG_STR("pair-endpoint", NULL, CFGF_NONE),
-        CFG_STR_LIST("allowed-ips", NULL, CFGF_NONE),
-        CFG_INT("keepalive", 0, CFGF_NONE),
-        CFG_STR("required", "auto", CFGF_NONE),
-        CFG_END(),
+        CFG_STR("key", NULL, CFGF_NONE),           CFG_STR("endpoint", NULL, CFGF_NONE),
+        CFG_STR("pair-endpoint", NULL, CFGF_NONE), CFG_STR_LIST("allowed-ips", NULL, CFGF_NONE),
+        CFG_INT("keepalive", 0, CFGF_NONE),        CFG_STR("required", "auto", CFGF_NONE),
+        CFG_STR("psk", "auto", CFGF_NONE),         CFG_END(),
     };
     cfg_opt_t interface_options[] = {
         CFG_STR("key", NULL, CFGF_NONE),
@@ -588,6 +591,7 @@ static void set_checks(cfg_t *cfg)
         {"interface|peer|allowed-ips", check_allowed_ips},
         {"interface|peer|keepalive", check_keepalive},
         {"interface|peer|required", check_required},
+        {"interface|peer|psk", check_psk},
     };
     for (size_t i = 0; i < sizeof(checks) / sizeof(checks[0]); i++)
         cfg_set_validate_func(cfg, checks[i].option, checks[i].check);
@@ -671,6 +675,7 @@ static int copy_peer(struct setup_peer *peer, cfg_t *from, const char *key)
         setup_parse_endpoint(&peer->pair_endpoint, pair_endpoint);
     peer->keepalive_s = (uint32_t)cfg_getint(from, "keepalive");
     peer->required = (enum setup_required)find_word(required_names, cfg_getstr(from, "required"));
+    peer->psk = (enum setup_psk)find_word(psk_names, cfg_getstr(from, "psk"));
     unsigned count = cfg_size(from, "allowed-ips");
     peer->allowed_ips = calloc(count, sizeof(*peer->allowed_ips));
     if (peer->allowed_ips == NULL)

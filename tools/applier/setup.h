@@ -33,6 +33,13 @@ enum setup_required {
     SETUP_REQUIRED_NO,
 };
 
+enum setup_psk {
+    SETUP_PSK_AUTO, // the end with more peers makes preshared keys, the lower host id where equal
+    SETUP_PSK_MAKE, // this end does; the other must be told to take
+    SETUP_PSK_TAKE, // the other way round
+    SETUP_PSK_NONE, // custody leaves this peer's preshared key alone
+};
+
 // "10.0.0.2" or "fd00::2": canonical text, and the bytes, network order (4 of them for AF_INET).
 struct setup_address {
     int family; // AF_INET, AF_INET6; 0 = none
@@ -60,6 +67,7 @@ struct setup_peer {
     size_t allowed_ip_count;
     uint32_t keepalive_s; // 0 = none
     enum setup_required required;
+    enum setup_psk psk;
 };
 
 struct setup_interface {
@@ -71,7 +79,7 @@ struct setup_interface {
     uint32_t hold_limit_ms;
     struct setup_address move_address; // where move datagrams are taken; family 0: nowhere
     uint16_t move_port;
-    uint32_t grace_s;  // 0 = twice the handshake interval that is observed, at least 300
+    uint32_t grace_s;  // 0 = 300
     uint32_t window_s; // 0 = custodyd's own (the view's)
     bool repair;       // drift is put right, not only told
     struct setup_peer *peers;

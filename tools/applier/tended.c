@@ -16,6 +16,7 @@
 #include "drifts.h"
 #include "own_notes.h"
 #include "paired.h"
+#include "psk.h"
 #include "retry.h"
 #include "rotation.h"
 
@@ -72,7 +73,8 @@ static int make_peer(struct tended_peer *peer, const struct setup_peer *setup, s
     snprintf(peer->folder, sizeof peer->folder, "%s/%s", setup->host, setup->key);
     peer->counterpart = counterpart_new(setup->host, setup->key);
     peer->acknowledgements = acknowledgements_new(setup->host, setup->key);
-    if (peer->counterpart == NULL || peer->acknowledgements == NULL)
+    peer->psk.reader = psk_notes_new(setup->host, setup->key);
+    if (peer->counterpart == NULL || peer->acknowledgements == NULL || peer->psk.reader == NULL)
         return error_set(err, ERROR_RESOURCE_EXHAUSTED, "out of memory for counterpart '%s'",
                          setup->host);
     return 0;
@@ -142,6 +144,7 @@ void tended_free(struct tended *tended)
     for (size_t i = 0; i < tended->peer_count; i++) {
         counterpart_free(tended->peers[i].counterpart);
         acknowledgements_free(tended->peers[i].acknowledgements);
+        psk_notes_free(tended->peers[i].psk.reader);
         sodium_memzero(tended->peers[i].secret, sizeof tended->peers[i].secret);
     }
     custody_view_free(tended->view);
@@ -287,6 +290,17 @@ static bool is_foreign(const struct tended *tended, const struct plan_own *own)
            !sodium_is_zero(tended->there->public_key, DEVICE_KEY_SIZE);
 }
 
+// The registry tells where the counterparts are reached inside the tunnel; without it there is
+// another way.
+static int take_over(struct tended *tended, struct error *err)
+{
+    struct error unimportant;
+    if (tended->world->registry != NULL)
+        (void)counterparts_read(tended, &unimportant);
+    tended_changed(tended, NULL); // the next pass does something about what it says
+    return rotation_take_over(tended, err);
+}
+
 static int tend_own_key(struct tended *tended, struct error *err)
 {
     struct plan_own own = plan_own_key(tended);
@@ -296,7 +310,7 @@ static int tend_own_key(struct tended *tended, struct error *err)
     if (own.kind == PLAN_SET_KEY)
         return rotation_set_key(tended, &own, err);
     if (own.kind == PLAN_TAKE_OVER)
-        return rotation_take_over(tended, err);
+        return take_over(tended, err);
     if (own.kind == PLAN_NOTHING && own.generation != 0)
         tended->seen_before = true;
     if (own.generation != 0)
@@ -317,12 +331,20 @@ static int tend_rotation(struct tended *tended, const char *yield, struct error 
     return own.kind == PLAN_ROTATE ? rotation_go_on(tended, yield, err) : 0;
 }
 
-// The steps of one pass, each with what the one before has left: the first failure ends it, but
-// what needs no registry is done before what needs one.
+// The second devices of pairs, and preshared keys.
+static int tend_links(struct tended *tended, struct error *err)
+{
+    paired_tend_peers(tended);
+    return psk_tend(tended, err);
+}
+
+// The steps of one pass, each with what the one before has left: a failure ends it, but what needs
+// no registry is done before what needs one, and a rotation that is open ends with its window
+// whatever else fails.
 static int pass(struct tended *tended, struct error *err)
 {
     const char *yield = NULL;
-    struct error notes = {.code = ERROR_OK};
+    struct error notes = {.code = ERROR_OK}, preshared = {.code = ERROR_OK};
     if ((tended->view_old || tended->view == NULL) && tended_ask(tended, err) != 0 &&
         tended->view == NULL)
         return -1;
@@ -331,19 +353,25 @@ static int pass(struct tended *tended, struct error *err)
     if (tended->world->registry == NULL || tended->dirty)
         return 0;
     int published = own_notes_tend(tended, &notes);
-    if (tended_read_again(tended, err) != 0 || counterparts_tend(tended, &yield, err) != 0)
+    if (tended_read_again(tended, err) != 0)
         return -1;
+    int others = counterparts_tend(tended, &yield, err);
     if (tended->dirty)
-        return 0; // look again first
-    paired_tend_peers(tended);
-    if (published != 0) {
+        return others; // look again first
+    // A rotation goes on without these, unless the link's ends may differ.
+    int links = others == 0 ? tend_links(tended, &preshared) : 0;
+    bool cut_off = others != 0 || published != 0;
+    if (others == 0 && published != 0)
         *err = notes;
-        if (tended->view->rotation_generation == 0)
+    if (!tended->dirty) {
+        if (cut_off && tended->view->rotation_generation == 0)
+            return -1;
+        if (tend_rotation(tended, yield, err) != 0 || cut_off || rotation_settle(tended, err) != 0)
             return -1;
     }
-    if (tend_rotation(tended, yield, err) != 0 || published != 0)
-        return -1;
-    return rotation_settle(tended, err);
+    if (links != 0)
+        *err = preshared;
+    return links;
 }
 
 void tended_pass(struct tended *tended)

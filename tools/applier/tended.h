@@ -20,6 +20,7 @@
 #include "moves.h"
 #include "pair.h"
 #include "plan.h"
+#include "psk_notes.h"
 #include "registry.h"
 #include "setup.h"
 #include "trust.h"
@@ -42,6 +43,17 @@ struct tended_world {
 struct tended_handshake {
     uint8_t public_key[DEVICE_KEY_SIZE];
     struct timespec at;
+};
+
+// A link's preshared key.
+struct tended_psk {
+    struct psk_notes *reader;
+    struct psk_says says;
+    char notes[PSK_NOTE_STATES][NOTE_MAX]; // ours, as signed last: put back where they are lost
+    bool seen;                             // this process saw it on the interface
+    bool unrecorded;                       // set, and custodyd not told yet:
+    uint64_t unrecorded_epoch;             // this one
+    int64_t repaired_us, not_before_us;    // as psk_plan.h has them
 };
 
 // A counterpart.
@@ -73,6 +85,7 @@ struct tended_peer {
     bool late;                   // as recorded
     uint64_t dropped_generation; // of ours, compromised: the highest that it said it has dropped
     uint8_t move_sha256[32];
+    struct tended_psk psk;
 };
 
 // A note of ours, as it was signed last: put back where the registry lost it.

@@ -48,13 +48,15 @@ static void print_row(const char *index, const char *time, const char *event, co
     printf("%.*s\n", (int)row.used, row.text);
 }
 
-// The counterpart's key, how far it is, and what was said of it.
+// The counterpart's key, how far it is or which preshared key it is about, and what was said of it.
 static void format_peer(const struct record *record, char *text, size_t size)
 {
     const char *state = record_peer_state_name(record->peer_state);
-    char generation[24] = "";
+    char generation[32] = "";
     if (record->peer_generation != 0)
         snprintf(generation, sizeof(generation), "/%" PRIu64, record->peer_generation);
+    else if (record->epoch != 0)
+        snprintf(generation, sizeof(generation), " epoch %" PRIu64, record->epoch);
     snprintf(text, size, "%s:%s%s %s%s%s", record->peer, record->peer_key, generation,
              state != NULL ? state : "", state != NULL ? " " : "", record->detail);
 }

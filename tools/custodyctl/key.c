@@ -155,7 +155,7 @@ enum ctl_exit key_publish(struct ctl *ctl)
     struct custody_error err;
     char bundle[NOTE_MAX];
     if (custody_key_publish(ctl->custody, ctl->arguments[0], ctl->generation, ctl->ticket, NULL, 0,
-                            bundle, sizeof(bundle), &err) < 0)
+                            0, bundle, sizeof(bundle), &err) < 0)
         return ctl_fail(ctl, &err);
     if (ctl->json)
         return ctl_written(ctl, print_json(json_pack("{so}", "bundle", print_json_text(bundle))));
