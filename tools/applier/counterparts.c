@@ -12,6 +12,7 @@
 
 #include "psk.h"
 
+#define INTERVAL_MAX_S 86400
 #define LOOKS_MS       200 // that a pass reads notes for
 #define MOVED_TIMES    6   // that a move is told,
 #define MOVED_AGAIN_MS 8   // doubling from here
@@ -443,8 +444,26 @@ static int tend(struct tended *tended, struct tended_peer *peer, const char **yi
 
 // Reading the notes of thousands takes its time, in which nobody would be answered: what a pass
 // does not get to is the next one's.
+// How far apart handshakes are: an old key must outlive the next one.
+static void observe_intervals(struct tended *tended)
+{
+    for (size_t i = 0; i < tended->peer_count; i++) {
+        struct tended_peer *peer = &tended->peers[i];
+        const uint8_t *key = counterparts_key(tended, peer);
+        const struct device_peer *there = key != NULL ? device_view_peer(tended->there, key) : NULL;
+        int64_t now_s = there != NULL ? there->latest_handshake.tv_sec : 0;
+        if (now_s == 0 || now_s == peer->shook_s)
+            continue;
+        int64_t interval_s = peer->shook_s != 0 ? now_s - peer->shook_s : 0;
+        if (interval_s > tended->interval_s)
+            tended->interval_s = interval_s < INTERVAL_MAX_S ? interval_s : INTERVAL_MAX_S;
+        peer->shook_s = now_s;
+    }
+}
+
 int counterparts_tend(struct tended *tended, const char **yield, struct error *err)
 {
+    observe_intervals(tended);
     int64_t until = device_now_ms() + LOOKS_MS;
     bool left = false;
     int rc = 0;

@@ -36,10 +36,10 @@ static size_t find_keys(const struct tended *tended, const struct tended_peer *p
                         const struct device_peer *keys[KEYS_MAX])
 {
     size_t count = 0;
-    for (size_t i = 0; i < tended->view->peer_count && count < KEYS_MAX; i++) {
-        const struct custody_peer *each = &tended->view->peers[i];
-        if (each->state == CUSTODY_PEER_RETIRED || strcmp(each->host, peer->setup->host) != 0 ||
-            strcmp(each->key, peer->setup->key) != 0)
+    struct known_peers known = known_peers(tended->view, peer->setup->host, peer->setup->key);
+    for (size_t i = 0; i < known.count && count < KEYS_MAX; i++) {
+        const struct custody_peer *each = &known.first[i];
+        if (each->state == CUSTODY_PEER_RETIRED)
             continue;
         const struct device_peer *there = device_view_peer(tended->there, each->public_key);
         if (there != NULL)

@@ -60,8 +60,12 @@ int tended_from_library(const struct tended *tended, const struct custody_error 
 
 int64_t tended_grace_us(const struct tended *tended)
 {
-    uint32_t seconds = tended->setup->grace_s != 0 ? tended->setup->grace_s : GRACE_LEAST_S;
-    return seconds * INT64_C(1000000);
+    int64_t seconds = 2 * tended->interval_s;
+    if (seconds < GRACE_LEAST_S)
+        seconds = GRACE_LEAST_S;
+    if (tended->setup->grace_s != 0)
+        seconds = tended->setup->grace_s;
+    return seconds * 1000000;
 }
 
 // ---- making one ----

@@ -63,8 +63,9 @@ struct tended_peer {
     struct counterpart *counterpart;
     struct acknowledgements *acknowledgements;
     struct counterpart_says says;
-    bool look;  // its notes may have changed
-    bool whole; // this interface had its peer as it should be: what is amiss now is drift
+    bool look;       // its notes may have changed
+    int64_t shook_s; // the latest handshake that was seen, seconds since 1970; 0 = none
+    bool whole;      // this interface had its peer as it should be: what is amiss now is drift
     bool stale_told;
     // Its next key, on our interface.
     uint64_t answered_generation;      // staged and acknowledged by this process; 0 = none
@@ -121,8 +122,9 @@ struct tended {
     struct device_view *there;     // as it was read last
     uint8_t ours[DEVICE_KEY_SIZE]; // the public key set last by this process
     bool has_ours;
-    bool keyed;        // this interface had its key: another one now is drift
-    struct drift told; // that is recorded; `host` and `peer_key` of it live in `setup`
+    bool keyed;         // this interface had its key: another one now is drift
+    struct drift told;  // that is recorded; `host` and `peer_key` of it live in `setup`
+    int64_t interval_s; // the longest between two handshakes with one counterpart, at most a day
     // The key.
     struct custody_view *view; // as it was told last
     struct tended_note notes[4];
