@@ -35,9 +35,9 @@
 #define TBF_DUMMIES_MAX 4 // to burn the burst with; two do
 
 // Letting go: each packet costs its own bytes and as many more, so that many small ones are held
-// back, too: 15,000 large ones a second, 27,000 small ones. wireguard-go was seen to take 300 at
-// once.
-#define TBF_PACED_RATE     43500000u // bytes a second
+// back, too: 7,500 large ones a second, 13,600 small ones. wireguard-go was seen to take 300 at
+// once, and fewer on a busy machine.
+#define TBF_PACED_RATE     21750000u // bytes a second
 #define TBF_PACED_OVERHEAD 1500u     // bytes a packet
 #define TBF_PACED_BURST    96000u    // bytes: 33 large packets, 60 small ones
 #define PACED_LEAST        64        // packets: fewer need no pace

@@ -51,7 +51,7 @@ int hold_begin(struct hold *hold, struct error *err);
 // be told: it is held all the same.
 int hold_drain(struct hold *hold, int timeout_ms, struct error *err);
 // Lets all go that waited, in their order. (tbf: no faster than a WireGuard in user space takes
-// them without loss, some 15,000 packets a second; that blocks until nothing waits, for 250 ms at
+// them without loss, some 7,500 packets a second; that blocks until nothing waits, for 250 ms at
 // most.) Not holding: nothing to do. On failure, try again: the interface is still held.
 int hold_end(struct hold *hold, struct error *err);
 
