@@ -79,7 +79,7 @@ struct setup_interface {
     uint32_t hold_limit_ms;
     struct setup_address move_address; // where move datagrams are taken; family 0: nowhere
     uint16_t move_port;
-    uint32_t grace_s;  // 0 = 300
+    uint32_t grace_s;  // 0 = twice the longest handshake interval seen, at least 300
     uint32_t window_s; // 0 = custodyd's own (the view's)
     bool repair;       // drift is put right, not only told
     struct setup_peer *peers;
