@@ -469,9 +469,10 @@ int rotation_take_over(struct tended *tended, struct error *err)
     const char *missing;
     struct error why;
     settle_required(tended);
+    // Where the registry cannot tell who has acknowledged, those with a session must confirm it.
     (void)all_acknowledged(tended, &missing, &why);
     for (size_t i = 0; i < tended->peer_count; i++)
-        tended->peers[i].required = tended->peers[i].acknowledged;
+        tended->peers[i].required |= tended->peers[i].acknowledged;
     if (attempt_make(&attempt, tended, err) != 0)
         return -1;
     attempt.cutover.hold = NULL; // nothing is held: the traffic flows as it can
