@@ -539,7 +539,7 @@ def is_running(pid):
     """Whether there is such a process that has not ended. (It may wait for whoever takes in orphans.)"""
     try:
         return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # gone before it was opened, or read
         return False
 
 
