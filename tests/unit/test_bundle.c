@@ -29,7 +29,7 @@
 #define TEXT    NAMES STATE KEYS PLACE TIMES LAST
 #define SHORT                                                                                      \
     NAMES "state active\n" PUBLIC "receive-key -\naddress -\nport -\npeers 0\n" TIMES "previous "  \
-                                                                                      "-\n"
+          "-\n"
 
 static struct record published(void)
 {

@@ -33,7 +33,7 @@ static struct setup_peer peer = {.host = "beta", .allowed_ips = prefixes, .allow
 static const struct setup_interface setup = {.name = "wg0", .peers = &peer, .peer_count = 1};
 
 typedef int scanner(const char *, const struct setup_interface *, old_config_tell *, void *,
-                 struct error *);
+                    struct error *);
 
 static int look(scanner *scan_it, const char *text)
 {

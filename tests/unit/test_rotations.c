@@ -315,7 +315,8 @@ static void test_bundles(void)
 {
     struct state *state = example();
     refuses(state, RECORD_KEY_REFRESHED, 1, "are not those of the bundle");
-    // As version 0.1 recorded it: legal before the first bundle that has a state, and changes nothing.
+    // As version 0.1 recorded it: legal before the first bundle that has a state, and changes
+    // nothing.
     struct record r = next(state, RECORD_KEY_PUBLISHED, 1);
     r.bundle_state = BUNDLE_NONE;
     must_take(state, &r);
