@@ -208,6 +208,10 @@ class Custody(Rotator):
     loses_none = True
     method = "auto"
 
+    def _options(self, net):
+        # An emulated processor is slow, and so is what the packets wait for.
+        return f'  method = "{self.method}"' + ("\n  hold-limit = 2000" if net.kernel else "")
+
     def __init__(self):
         super().__init__()
         self.dir = tempfile.mkdtemp(prefix="custody-fleet-")
@@ -228,7 +232,7 @@ class Custody(Rotator):
             end.key = Key(self.fleet.hosts[end].public_key())
 
     def make_fleet(self, net):
-        return Fleet(self.dir, net, interface_extra=f'  method = "{self.method}"')
+        return Fleet(self.dir, net, interface_extra=self._options(net))
 
     def rotate(self, end):
         host = self.fleet.hosts[end]
@@ -271,7 +275,7 @@ class CustodyPair(Custody):
         for end in net.ends:
             self.pairs[end] = Second(end, self.dir)
             self.pairs[end].make_device(net.kernel)
-        return Fleet(self.dir, net, interface_extra=f'  method = "{self.method}"', pairs=self.pairs)
+        return Fleet(self.dir, net, interface_extra=self._options(net), pairs=self.pairs)
 
     def begin(self, net):
         """As ever, and until the second tunnels are there: an initiation that came too early is repeated after 5 s."""

@@ -545,6 +545,8 @@ int rotation_settle(struct tended *tended, struct error *err)
     int rc = 0;
     if (tended->settle_ms == 0 || device_now_ms() < tended->settle_ms)
         return 0;
+    if (tended_read(tended, err) != 0) // what was read before the cutover does not tell
+        return -1;
     struct device_peer_change *changes = calloc(tended->peer_count + 1, sizeof *changes);
     if (changes == NULL)
         return error_set(err, ERROR_RESOURCE_EXHAUSTED, "out of memory for %zu peers",
