@@ -214,8 +214,12 @@ class Custody(Rotator):
 
     def __init__(self):
         super().__init__()
-        self.dir = tempfile.mkdtemp(prefix="custody-fleet-")
-        self.fleet = None
+        self.dir = self.fleet = None
+
+    def folder(self):
+        """Where the hosts' files are: made when the first is."""
+        self.dir = self.dir or tempfile.mkdtemp(prefix="custody-fleet-")
+        return self.dir
 
     def before_up(self, end):
         builddir = default_builddir()
@@ -232,7 +236,7 @@ class Custody(Rotator):
             end.key = Key(self.fleet.hosts[end].public_key())
 
     def make_fleet(self, net):
-        return Fleet(self.dir, net, interface_extra=self._options(net))
+        return Fleet(self.folder(), net, interface_extra=self._options(net))
 
     def rotate(self, end):
         host = self.fleet.hosts[end]
@@ -242,7 +246,8 @@ class Custody(Rotator):
     def end(self):
         if self.fleet:
             self.fleet.close()
-        shutil.rmtree(self.dir, ignore_errors=True)
+        if self.dir:
+            shutil.rmtree(self.dir, ignore_errors=True)
 
 
 class Second(End):
@@ -273,9 +278,9 @@ class CustodyPair(Custody):
 
     def make_fleet(self, net):
         for end in net.ends:
-            self.pairs[end] = Second(end, self.dir)
+            self.pairs[end] = Second(end, self.folder())
             self.pairs[end].make_device(net.kernel)
-        return Fleet(self.dir, net, interface_extra=self._options(net), pairs=self.pairs)
+        return Fleet(self.folder(), net, interface_extra=self._options(net), pairs=self.pairs)
 
     def begin(self, net):
         """As ever, and until the second tunnels are there: an initiation that came too early is repeated after 5 s."""

@@ -22,25 +22,9 @@
 
 // ---- addresses ----
 
-static union device_endpoint make_endpoint(int family, const uint8_t *bytes, uint16_t port)
-{
-    union device_endpoint endpoint;
-    memset(&endpoint, 0, sizeof endpoint);
-    if (family == AF_INET6) {
-        endpoint.v6.sin6_family = AF_INET6;
-        endpoint.v6.sin6_port = htons(port);
-        memcpy(&endpoint.v6.sin6_addr, bytes, 16);
-    } else {
-        endpoint.v4.sin_family = AF_INET;
-        endpoint.v4.sin_port = htons(port);
-        memcpy(&endpoint.v4.sin_addr, bytes, 4);
-    }
-    return endpoint;
-}
-
 union device_endpoint counterparts_endpoint(const struct setup_endpoint *configured)
 {
-    return make_endpoint(configured->address.family, configured->address.bytes, configured->port);
+    return setup_socket_address(&configured->address, configured->port);
 }
 
 bool counterparts_move_address(const struct tended_peer *peer, union device_endpoint *address)
@@ -52,7 +36,7 @@ bool counterparts_move_address(const struct tended_peer *peer, union device_endp
     if (bundle == NULL || bundle->address[0] == '\0' ||
         !setup_parse_address(&parsed, bundle->address))
         return false;
-    *address = make_endpoint(parsed.family, parsed.bytes, (uint16_t)bundle->port);
+    *address = setup_socket_address(&parsed, (uint16_t)bundle->port);
     return true;
 }
 

@@ -132,12 +132,6 @@ static bool is_right(const struct tended *tended, const struct tended_peer *peer
 
 // ---- the steps ----
 
-static int fail(const struct tended *tended, const struct custody_error *theirs, const char *doing,
-                struct error *err)
-{
-    return tended_from_library(tended, theirs, doing, err);
-}
-
 static int make(struct tended *tended, struct tended_peer *peer, uint64_t epoch, struct error *err)
 {
     struct custody_error theirs = {0};
@@ -148,7 +142,7 @@ static int make(struct tended *tended, struct tended_peer *peer, uint64_t epoch,
         return 0; // it takes none any more
     if (custody_psk_make(tended->world->custody, &link, epoch, receive_key, note, sizeof note,
                          &theirs) != 0)
-        return fail(tended, &theirs, "making a preshared key", err);
+        return tended_from_library(tended, &theirs, "making a preshared key", err);
     tended->dirty = true;
     tended_tell(tended, "%s: epoch %" PRIu64 " of the preshared key made", peer->setup->host,
                 epoch);
@@ -162,7 +156,7 @@ static int take(struct tended *tended, struct tended_peer *peer, uint64_t epoch,
     char note[NOTE_MAX];
     if (custody_psk_take(tended->world->custody, &link, epoch, peer->psk.says.made.box, note,
                          sizeof note, &theirs) != 0)
-        return fail(tended, &theirs, "having a preshared key sealed", err);
+        return tended_from_library(tended, &theirs, "having a preshared key sealed", err);
     tended->dirty = true;
     tended_tell(tended, "%s: epoch %" PRIu64 " of the preshared key received", peer->setup->host,
                 epoch);
@@ -180,7 +174,7 @@ static int record_set(struct tended *tended, struct tended_peer *peer, uint64_t 
         return error_set(err, ERROR_UNAVAILABLE, "custodyd is not reached");
     if (custody_psk_set(tended->world->custody, &link, epoch, detail, note, sizeof note, &theirs) !=
         0)
-        return fail(tended, &theirs, "recording a preshared key", err);
+        return tended_from_library(tended, &theirs, "recording a preshared key", err);
     peer->psk.unrecorded = false;
     tended->dirty = true;
     return keep(tended, peer, PSK_NOTE_SET, note, err);
@@ -204,18 +198,6 @@ static int set_on_device(struct tended *tended, const struct tended_peer *peer, 
     return device_set(tended->device, &change, err);
 }
 
-static void report(struct tended *tended, const struct custody_released *released, bool applied,
-                   const char *detail)
-{
-    struct custody_error theirs = {0};
-    struct error err;
-    if (custody_report_outcome(tended->world->custody, custody_released_lease(released), applied,
-                               detail, &theirs) == 0)
-        return;
-    (void)fail(tended, &theirs, "the outcome could not be reported", &err);
-    tended_say(tended, &err);
-}
-
 static int set_none(struct tended *tended, const struct tended_peer *peer, struct error *err)
 {
     uint8_t *none = sodium_malloc(DEVICE_KEY_SIZE);
@@ -237,10 +219,10 @@ static int release_and_set(struct tended *tended, const struct tended_peer *peer
         return set_none(tended, peer, err);
     if (custody_psk_release(tended->world->custody, &link, plan->epoch, plan->reason, &released,
                             &theirs) != 0)
-        return fail(tended, &theirs, "release of a preshared key refused", err);
+        return tended_from_library(tended, &theirs, "release of a preshared key refused", err);
     int rc = set_on_device(tended, peer, custody_released_private_key(released), err);
     custody_released_wipe(released);
-    report(tended, released, rc == 0, rc == 0 ? "" : err->message);
+    tended_report(tended, released, rc == 0, rc == 0 ? "" : err->message);
     custody_released_free(released);
     return rc;
 }

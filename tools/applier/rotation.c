@@ -246,18 +246,6 @@ static int release(struct tended *tended, uint64_t generation, enum custody_reas
     return 0;
 }
 
-static void report(struct tended *tended, const struct custody_released *released, bool applied,
-                   const char *detail)
-{
-    struct custody_error theirs = {0};
-    struct error err;
-    if (custody_report_outcome(tended->world->custody, custody_released_lease(released), applied,
-                               detail, &theirs) == 0)
-        return;
-    (void)tended_from_library(tended, &theirs, "the outcome could not be reported", &err);
-    tended_say(tended, &err);
-}
-
 static void note_ours(struct tended *tended, const struct custody_released *released)
 {
     memcpy(tended->ours, custody_released_public_key(released), sizeof tended->ours);
@@ -267,7 +255,7 @@ static void note_ours(struct tended *tended, const struct custody_released *rele
 static int confirm(struct attempt *attempt, struct error *err)
 {
     struct tended *tended = attempt->tended;
-    report(tended, attempt->released, true, "");
+    tended_report(tended, attempt->released, true, "");
     for (size_t i = 0; i < attempt->cutover.peer_count; i++)
         if (attempt->cutover.peers[i].moved)
             record_theirs(tended, attempt->of[i], attempt->cutover.generation,
@@ -309,8 +297,8 @@ static int roll_back(struct attempt *attempt, const struct error *why, struct er
         paired_return_later(tended);
     }
     if (attempt->released != NULL)
-        report(tended, attempt->released, false, why->message);
-    report(tended, old, rc == 0, rc == 0 ? "" : err->message);
+        tended_report(tended, attempt->released, false, why->message);
+    tended_report(tended, old, rc == 0, rc == 0 ? "" : err->message);
     custody_released_free(old);
     return rc == 0 ? end_rotation(tended, attempt->cutover.generation, false, why->message, err)
                    : -1;
@@ -378,7 +366,7 @@ static int cut_over(struct attempt *attempt, struct error *err)
         return confirm(attempt, err);
     case CUTOVER_NOT_BEGUN:
         paired_return(tended);
-        report(tended, attempt->released, false, why.message);
+        tended_report(tended, attempt->released, false, why.message);
         *err = why;
         return -1;
     case CUTOVER_NOT_CONFIRMED:

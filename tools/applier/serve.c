@@ -389,14 +389,14 @@ static int wait_for_something(struct server *server, struct error *err)
     return 0;
 }
 
-static void work_on(struct tended *tended, unsigned *in_a_row)
+static void work_on(struct tended *tended)
 {
     int64_t now = device_now_ms();
     tended_datagrams(tended);
     if (now >= tended->follow_ms)
         tended_follow(tended);
     if (!tended->present || (!tended->dirty && now < tended->due_ms)) {
-        *in_a_row = 0;
+        tended->in_a_row = 0;
         return;
     }
     // While a counterpart cuts over, only its handshakes count.
@@ -404,22 +404,21 @@ static void work_on(struct tended *tended, unsigned *in_a_row)
         !tended->dirty)
         return;
     tended_pass(tended);
-    if (tended->dirty && ++*in_a_row >= PASSES_IN_A_ROW) {
+    if (tended->dirty && ++tended->in_a_row >= PASSES_IN_A_ROW) {
         tended->dirty = false;
         tended->view_old = true;
         tended->due_ms = now + REST_MS;
-        *in_a_row = 0;
+        tended->in_a_row = 0;
     }
 }
 
 static int loop(struct server *server, struct error *err)
 {
-    unsigned in_a_row[256] = {0};
     find_all(server);
     while (!server->ended) {
         try_to_connect(server);
         for (size_t i = 0; i < server->count; i++)
-            work_on(server->tended[i], &in_a_row[i % 256]);
+            work_on(server->tended[i]);
         if (!server->ready) {
             sd_notify(0, "READY=1");
             server->ready = true;

@@ -186,6 +186,22 @@ bool setup_parse_endpoint(struct setup_endpoint *endpoint, const char *text)
            !is_zero(&endpoint->address);
 }
 
+union device_endpoint setup_socket_address(const struct setup_address *address, uint16_t port)
+{
+    union device_endpoint endpoint;
+    memset(&endpoint, 0, sizeof endpoint);
+    if (address->family == AF_INET6) {
+        endpoint.v6.sin6_family = AF_INET6;
+        endpoint.v6.sin6_port = htons(port);
+        memcpy(&endpoint.v6.sin6_addr, address->bytes, 16);
+    } else if (address->family == AF_INET) {
+        endpoint.v4.sin_family = AF_INET;
+        endpoint.v4.sin_port = htons(port);
+        memcpy(&endpoint.v4.sin_addr, address->bytes, 4);
+    }
+    return endpoint;
+}
+
 // ---- values ----
 
 static int check_number(cfg_t *section, cfg_opt_t *option, long low, long high)

@@ -110,5 +110,7 @@ const struct setup_interface *setup_find(const struct setup *setup, const char *
 bool setup_parse_address(struct setup_address *address, const char *text);
 bool setup_parse_prefix(struct setup_prefix *prefix, const char *text);
 bool setup_parse_endpoint(struct setup_endpoint *endpoint, const char *text);
+// As the socket calls take it; all zeros of no address.
+union device_endpoint setup_socket_address(const struct setup_address *address, uint16_t port);
 
 #endif

@@ -58,6 +58,18 @@ int tended_from_library(const struct tended *tended, const struct custody_error 
                      doing, custody_code_name(theirs->code), theirs->message);
 }
 
+void tended_report(struct tended *tended, const struct custody_released *released, bool applied,
+                   const char *detail)
+{
+    struct custody_error theirs = {0};
+    struct error err;
+    if (custody_report_outcome(tended->world->custody, custody_released_lease(released), applied,
+                               detail, &theirs) == 0)
+        return;
+    (void)tended_from_library(tended, &theirs, "the outcome could not be reported", &err);
+    tended_say(tended, &err);
+}
+
 int64_t tended_grace_us(const struct tended *tended)
 {
     int64_t seconds = 2 * tended->interval_s;
@@ -191,16 +203,7 @@ static void open_hold(struct tended *tended)
 bool tended_move_address(const struct tended *tended, union device_endpoint *address)
 {
     const struct setup_address *own = &tended->setup->move_address;
-    memset(address, 0, sizeof *address);
-    if (own->family == AF_INET6) {
-        address->v6.sin6_family = AF_INET6;
-        address->v6.sin6_port = htons(tended->setup->move_port);
-        memcpy(&address->v6.sin6_addr, own->bytes, 16);
-    } else if (own->family == AF_INET) {
-        address->v4.sin_family = AF_INET;
-        address->v4.sin_port = htons(tended->setup->move_port);
-        memcpy(&address->v4.sin_addr, own->bytes, 4);
-    }
+    *address = setup_socket_address(own, tended->setup->move_port);
     return own->family != 0;
 }
 

@@ -139,9 +139,9 @@ struct tended {
     bool dirty;    // at once, and the log may say something else
     bool view_old; // the log does, or may
     int64_t due_ms, follow_ms, hot_until_ms;
-    unsigned failures;
-    uint64_t read_sent;         // messages sent to the device when it had been read last
-    int64_t read_ms, passed_ms; // when the device was read last, and a pass made; 0 = never
+    unsigned failures, in_a_row; // of passes; and passes that each found more to do
+    uint64_t read_sent;          // messages sent to the device when it had been read last
+    int64_t read_ms, passed_ms;  // when the device was read last, and a pass made; 0 = never
     struct tended_counts counts;
     struct error last; // said last, so as not to say it again
 };
@@ -186,6 +186,9 @@ int tended_ask(struct tended *tended, struct error *err);
 // The library's error as ours.
 int tended_from_library(const struct tended *tended, const struct custody_error *theirs,
                         const char *doing, struct error *err);
+// Closes a release's lease; what cannot be told is said.
+void tended_report(struct tended *tended, const struct custody_released *released, bool applied,
+                   const char *detail);
 int64_t tended_grace_us(const struct tended *tended);
 
 #endif
