@@ -160,10 +160,9 @@ static void list_generations(Custody__V1__KeyView *view, struct room *room,
     view->generations = room->key_pointers;
 }
 
-// Bytes that a counterpart's generation takes up in a view.
-static size_t peer_size(const Custody__V1__Peer *peer)
+// Bytes that a message of that size takes up in a view.
+static size_t item_size(size_t size)
 {
-    size_t size = custody__v1__peer__get_packed_size(peer);
     return size + (size < 128 ? 2 : 3);
 }
 
@@ -180,7 +179,7 @@ static void list_peers(Custody__V1__KeyView *view, struct room *room, const stru
         Custody__V1__Peer *peer = &room->peers[view->n_peers];
         if (view->n_peers < PEERS_MAX) {
             fill_peer(peer, &span.first[i]);
-            size += peer_size(peer);
+            size += item_size(custody__v1__peer__get_packed_size(peer));
         }
         if (view->n_peers == PEERS_MAX || size > FRAME_MAX) {
             view->more_peers = true;
@@ -190,18 +189,25 @@ static void list_peers(Custody__V1__KeyView *view, struct room *room, const stru
     }
 }
 
-static void list_psks(Custody__V1__KeyView *view, struct room *room, const struct daemon *daemon)
+// The same of the links' preshared keys, whose places follow the counterparts'.
+static void list_psks(Custody__V1__KeyView *view, struct room *room, const struct daemon *daemon,
+                      uint64_t from)
 {
     const struct psks *psks = state_psks(daemon->state);
     const struct config_key *config = config_find_key(daemon->config, view->key);
-    for (size_t i = 0; i < psks->count; i++) {
-        if (strcmp(psks->items[i].key, view->key) != 0)
-            continue;
-        fill_psk(&room->psks[view->n_psks], &psks->items[i], config);
-        room->psk_pointers[view->n_psks] = &room->psks[view->n_psks];
-        view->n_psks++;
-    }
+    size_t size = custody__v1__key_view__get_packed_size(view) + ENVELOPE;
+    uint64_t place = peers_of(state_peers(daemon->state), view->key).count;
     view->psks = room->psk_pointers;
+    for (size_t i = 0; i < psks->count && !view->more_peers; i++) {
+        if (strcmp(psks->items[i].key, view->key) != 0 || place++ < from)
+            continue;
+        Custody__V1__Psk *psk = &room->psks[view->n_psks];
+        fill_psk(psk, &psks->items[i], config);
+        size += item_size(custody__v1__psk__get_packed_size(psk));
+        view->more_peers = size > FRAME_MAX;
+        if (!view->more_peers)
+            room->psk_pointers[view->n_psks++] = psk;
+    }
 }
 
 static void list_steps(Custody__V1__KeyView *view, struct room *room, const struct daemon *daemon)
@@ -220,7 +226,7 @@ static void answer(struct call *call, Custody__V1__KeyView *view)
     Custody__V1__Response response = CUSTODY__V1__RESPONSE__INIT;
     struct error err;
     size_t size = custody__v1__key_view__get_packed_size(view);
-    if (size > FRAME_MAX - ENVELOPE || (view->more_peers && view->n_peers == 0)) {
+    if (size > FRAME_MAX - ENVELOPE || (view->more_peers && view->n_peers + view->n_psks == 0)) {
         error_set(&err, ERROR_RESOURCE_EXHAUSTED,
                   "the view of key '%s' is %zu bytes long and does not fit into an answer: it has "
                   "too many generations",
@@ -247,7 +253,6 @@ static void fill_parts(Custody__V1__KeyView *view, struct parts *parts, struct r
     const struct state_key *receives = preshared_receive_key(daemon->state);
     custody__v1__rotation_policy__init(&parts->policy);
     list_generations(view, room, daemon);
-    list_psks(view, room, daemon);
     list_steps(view, room, daemon);
     fill_rotation(&parts->rotation, state);
     view->rotation = &parts->rotation;
@@ -284,6 +289,7 @@ static void answer_from(struct call *call, uint64_t from)
     if (from == 0)
         fill_parts(&view, &parts, room, daemon);
     list_peers(&view, room, daemon, from);
+    list_psks(&view, room, daemon, from);
     answer(call, &view);
     room_free(room);
 }

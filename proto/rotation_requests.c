@@ -70,6 +70,14 @@ static bool take_peers(struct custody_view *out, const Custody__V1__KeyView *vie
     return true;
 }
 
+static bool take_psks(struct custody_view *out, const Custody__V1__KeyView *view)
+{
+    bool sound = true;
+    for (size_t i = 0; i < view->n_psks && sound; i++)
+        sound = take_psk(&out->psks[out->psk_count++], view->psks[i]);
+    return sound;
+}
+
 // A detail is for people: one that is too long is cut.
 static bool take_step(struct custody_step *out, const Custody__V1__Step *step)
 {
@@ -116,8 +124,7 @@ static bool take_lists(struct custody_view *out, const Custody__V1__KeyView *vie
     bool sound = take_peers(out, view);
     for (size_t i = 0; i < view->n_generations && sound; i++)
         sound = client_key(&out->generations[out->generation_count++], view->generations[i]);
-    for (size_t i = 0; i < view->n_psks && sound; i++)
-        sound = take_psk(&out->psks[out->psk_count++], view->psks[i]);
+    sound = sound && take_psks(out, view);
     for (size_t i = 0; i < view->n_steps && sound; i++)
         sound = take_step(&out->steps[out->step_count++], view->steps[i]);
     return sound;
@@ -172,7 +179,7 @@ static int take_more(struct custody *custody, const char *key, uint64_t as_of,
     Custody__V1__GetView body = CUSTODY__V1__GET_VIEW__INIT;
     Custody__V1__Request request = CUSTODY__V1__REQUEST__INIT;
     body.key = client_string(key);
-    body.peers_from = view->peer_count;
+    body.peers_from = view->peer_count + view->psk_count;
     body.as_of = as_of;
     request.body_case = CUSTODY__V1__REQUEST__BODY_GET_VIEW;
     request.get_view = &body;
@@ -182,14 +189,21 @@ static int take_more(struct custody *custody, const char *key, uint64_t as_of,
     bool more = page->more_peers;
     struct custody_peer *peers =
         reallocarray(view->peers, view->peer_count + page->n_peers + 1, sizeof(*peers));
-    if (peers == NULL) {
+    if (peers != NULL)
+        view->peers = peers;
+    struct custody_psk *psks =
+        reallocarray(view->psks, view->psk_count + page->n_psks + 1, sizeof(*psks));
+    if (psks != NULL)
+        view->psks = psks;
+    if (peers == NULL || psks == NULL) {
         client_free(answer);
         error_set(&error, ERROR_RESOURCE_EXHAUSTED, "out of memory for the view of a key");
         return client_fail(&error, err);
     }
-    view->peers = peers;
-    bool sound = page->as_of == as_of && (page->n_peers > 0 || !more) &&
-                 view->peer_count + page->n_peers <= VIEW_PEERS_MAX && take_peers(view, page);
+    bool sound = page->as_of == as_of && (page->n_peers + page->n_psks > 0 || !more) &&
+                 view->peer_count + page->n_peers <= VIEW_PEERS_MAX &&
+                 view->psk_count + page->n_psks <= VIEW_PEERS_MAX && take_peers(view, page) &&
+                 take_psks(view, page);
     return client_finish(custody, answer, sound, err) < 0 ? -1 : more;
 }
 

@@ -376,6 +376,34 @@ def test_a_view_of_many_counterparts_comes_in_parts(active):
     assert shown.returncode == 0, shown.stderr
 
 
+def test_a_view_of_many_preshared_keys_comes_in_parts(new_stack):
+    """They follow the counterparts, each once."""
+    stack = new_stack(key_options="psk-lifetime = 86400")
+    stack.start().init()
+    stack.generate("wga")
+    names = sorted(f"a-counterpart-with-a-rather-long-name-{i}" for i in range(1500))  # more than a frame holds
+    with Applier(stack) as c:
+        c.apply()
+        c.peer("PEER_MOVED", peer=names[0])
+        waiting = []
+        for name in names:
+            waiting.append(c.send(make_psk=pb.MakePsk(key="wga", peer=name, peer_key="wg0", epoch=1, receive_key=os.urandom(32))))
+            if len(waiting) == 8:
+                c.answer(waiting.pop(0))
+        for id in waiting:
+            c.answer(id)
+        view = first = c.view()
+        peers, psks, parts = list(view.peers), [p.host for p in view.psks], 1
+        while view.more_peers:
+            view = c.call(get_view=pb.GetView(key="wga", peers_from=len(peers) + len(psks), as_of=first.as_of))
+            peers += view.peers
+            psks += [p.host for p in view.psks]
+            parts += 1
+        assert len(peers) == 1 and psks == names and parts > 1
+    shown = stack.ctl("--json", "key", "history", "wga")
+    assert shown.returncode == 0, shown.stderr
+
+
 def test_freshness(active):
     with Applier(active) as c:
         published = c.publish(1).bundle
