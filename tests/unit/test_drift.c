@@ -22,10 +22,13 @@ struct there {   // a peer of the interface
     bool preshared;
 };
 
+// A row says what matters to it; the rest is zero.
+#pragma GCC diagnostic ignored "-Wmissing-field-initializers"
+
 struct known { // a generation of beta's, by the log
     uint64_t generation;
     enum custody_peer_state state;
-    int staged_s; // ago
+    int staged_s, moved_s; // ago; moved 0: never
 };
 
 struct row {
@@ -120,6 +123,13 @@ static const struct row rows[] = {
      .there = {PEER1, {BETA + 2, 0, 0, false}}},
     {"the same, and the registry is gone", .blind = true,
      .known = {MOVED1, {2, CUSTODY_PEER_STAGED, 301}}, .there = {PEER1, {BETA + 2, 0, 0, false}}},
+    {"one that was moved away from, within its grace", .beta_active = 2,
+     .known = {{1, CUSTODY_PEER_STAGED, 2000, 1500}, {2, CUSTODY_PEER_MOVED, 310, 299}},
+     .there = {{BETA + 1, 0, 0, false}, {BETA + 2, 1, 25, false}}},
+    {"one that was moved away from, past its grace", .beta_active = 2,
+     .known = {{1, CUSTODY_PEER_STAGED, 2000, 1500}, {2, CUSTODY_PEER_MOVED, 310, 301}},
+     .there = {{BETA + 1, 0, 0, false}, {BETA + 2, 1, 25, false}},
+     .found = {{DRIFT_STALE_STAGED, true, false, "longer than the grace period"}}},
     {"a peer of nobody's", .known = {MOVED1}, .there = {PEER1, {OTHER, 2, 0, false}},
      .found = {{DRIFT_UNMANAGED, false, false, "managed by nobody"}}},
     {"a peer of nobody's with beta's allowed-ips", .known = {MOVED1},
@@ -167,9 +177,11 @@ static void fill_view(const struct row *row, struct custody_view *view)
     view->bundle_state = row->says != 0 ? row->says : CUSTODY_BUNDLE_ACTIVE;
     for (size_t i = 0; i < 3 && row->known[i].generation != 0; i++) {
         struct custody_peer *peer = &view->peers[view->peer_count++];
-        *peer = (struct custody_peer){.generation = row->known[i].generation,
-                                      .state = row->known[i].state,
-                                      .staged_us = NOW - row->known[i].staged_s * SECOND};
+        *peer = (struct custody_peer){
+            .generation = row->known[i].generation,
+            .state = row->known[i].state,
+            .staged_us = NOW - row->known[i].staged_s * SECOND,
+            .moved_us = row->known[i].moved_s == 0 ? 0 : NOW - row->known[i].moved_s * SECOND};
         snprintf(peer->host, sizeof peer->host, "beta");
         snprintf(peer->key, sizeof peer->key, "wg0");
         fill_key(peer->public_key, (uint8_t)(BETA + row->known[i].generation));

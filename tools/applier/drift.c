@@ -197,6 +197,17 @@ static bool was_withdrawn(const struct counterpart_says *says, uint64_t generati
     return false;
 }
 
+// Since when a generation without the allowed-ips waits to go: it was staged, or moved away from.
+static int64_t waits_since(const struct drift_in *in, const struct setup_peer *setup,
+                           const struct custody_peer *peer)
+{
+    const struct custody_peer *current = plan_current(in->view, setup->host, setup->key);
+    int64_t since = peer->moved_us > peer->staged_us ? peer->moved_us : peer->staged_us;
+    if (peer->moved_us != 0 && current != NULL && current->moved_us > since)
+        since = current->moved_us;
+    return since;
+}
+
 // A generation of the log that should not be a peer (any more).
 static void compare_left_over(const struct drift_in *in, size_t index,
                               const struct custody_peer *peer, struct drift *drift)
@@ -218,9 +229,10 @@ static void compare_left_over(const struct drift_in *in, size_t index,
             "%s has withdrawn generation %" PRIu64 ", public key %s, which still is a peer",
             setup->host, peer->generation, text);
     else if (peer->state == CUSTODY_PEER_STAGED && says != NULL && !wanted &&
-             in->now_us > peer->staged_us + in->grace_us)
+             in->now_us > waits_since(in, setup, peer) + in->grace_us)
         say(add(drift, DRIFT_STALE_STAGED, setup, peer->public_key, peer->generation),
-            "%s generation %" PRIu64 ", public key %s, is staged longer than the grace period",
+            "%s generation %" PRIu64
+            ", public key %s, is a peer without allowed-ips longer than the grace period",
             setup->host, peer->generation, text);
 }
 
