@@ -73,6 +73,12 @@ static bool reach_number(struct account *account, uint64_t number)
     return true;
 }
 
+static void count_gap(const struct account *account, struct account_window *in, int64_t now)
+{
+    if (account->last != 0 && now - account->last > in->longest_gap)
+        in->longest_gap = now - account->last;
+}
+
 bool account_take(struct account *account, uint64_t number, uint32_t window, int64_t sent,
                   int64_t now)
 {
@@ -92,12 +98,17 @@ bool account_take(struct account *account, uint64_t number, uint32_t window, int
         account->reordered++;
     else
         account->highest = number;
-    if (account->last != 0 && now - account->last > in->longest_gap)
-        in->longest_gap = now - account->last;
+    count_gap(account, in, now);
     if (now - sent > in->longest_delay)
         in->longest_delay = now - sent;
     account->last = now;
     return true;
+}
+
+void account_end(struct account *account, uint32_t window, int64_t now)
+{
+    if (reach_window(account, window))
+        count_gap(account, &account->windows[window], now);
 }
 
 uint64_t account_received(const struct account *account)

@@ -13,7 +13,7 @@
 // What arrived of the packets that were sent in one window of time.
 struct account_window {
     uint64_t received;     // each number once
-    int64_t longest_gap;   // ns between two arrivals, the second of which is of this window
+    int64_t longest_gap;   // ns between two arrivals, or an arrival and the end, the later of here
     int64_t longest_delay; // ns from sending to arrival; both ends have one clock
 };
 
@@ -29,6 +29,10 @@ void account_free(struct account *account);
 // exact any more.
 bool account_take(struct account *account, uint64_t number, uint32_t window, int64_t sent,
                   int64_t now);
+
+// The sender said at `now` (ns) that it had ended, in window `window`: a silence until then was a
+// gap, too.
+void account_end(struct account *account, uint32_t window, int64_t now);
 
 // Packets that arrived, each number once.
 uint64_t account_received(const struct account *account);

@@ -187,8 +187,10 @@ static void take(struct flow *flow, const struct packet *packet, int64_t now)
             flow->inexact = true;
         break;
     case KIND_END:
-        if (!flow->ended)
+        if (!flow->ended) {
             flow->ended_at = now;
+            account_end(flow->account, be32toh(packet->window), now);
+        }
         flow->ended = true;
         flow->peer_sent = number;
         send_packet(flow, KIND_DONE, 0, now);

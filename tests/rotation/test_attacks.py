@@ -94,7 +94,7 @@ def test_the_folder_is_deleted(world):
 
 def test_a_bundle_of_long_ago_takes_the_place_of_the_newest(world):
     before, active = devices(world), world.turning.generation("ACTIVE").generation
-    words = f"{world.turning.name}/{KEY}/bundle-1: "
+    words = f"retired: {world.turning.name}/{KEY}/bundle-1: "  # between the two steps, that it is withheld may be recorded, too
     with stopped(world.turning.applier.pid):
         (folder(world) / f"bundle-{active}").unlink()
         put(folder(world) / "bundle-1", world.first_bundle)
