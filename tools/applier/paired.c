@@ -76,26 +76,30 @@ static bool is_key(const uint8_t a[DEVICE_KEY_SIZE], const uint8_t b[DEVICE_KEY_
     return sodium_memcmp(a, b, DEVICE_KEY_SIZE) == 0;
 }
 
-// Has those peers that are kept awake shake hands now: a new key has no session.
+// Has the peers that can be reached shake hands now: a new key has no session. Both ends do it, as
+// either may be the first that knows the other's new key, and WireGuard asks again after 5 s only.
+// What makes it ask is a keepalive that is turned on: so it is turned off, on, and to what it was.
 static int wake(struct tended *tended, const struct device_view *second, struct error *err)
 {
     struct device_peer_change *changes = calloc(second->peer_count + 1, sizeof *changes);
     struct device_change change = {.peers = changes};
+    int rc = 0;
     if (changes == NULL)
         return error_set(err, ERROR_RESOURCE_EXHAUSTED, "out of memory for peers of '%s'",
                          tended->setup->pair);
-    for (size_t i = 0; i < second->peer_count; i++) {
-        if (second->peers[i].keepalive == 0)
-            continue;
-        struct device_peer_change *one = &changes[change.peer_count++];
-        memcpy(one->public_key, second->peers[i].public_key, DEVICE_KEY_SIZE);
-        one->update_only = one->set_keepalive = true;
-    }
-    int rc = device_set(pair_device(tended->pair), &change, err);
-    for (size_t i = 0; i < change.peer_count; i++)
-        changes[i].keepalive = KEEPALIVE_S;
-    if (rc == 0)
+    for (int step = 0; step < 3 && rc == 0; step++) {
+        change.peer_count = 0;
+        for (size_t i = 0; i < second->peer_count; i++) {
+            const struct device_peer *peer = &second->peers[i];
+            if (peer->keepalive == 0 && !peer->has_endpoint)
+                continue;
+            struct device_peer_change *one = &changes[change.peer_count++];
+            memcpy(one->public_key, peer->public_key, DEVICE_KEY_SIZE);
+            one->update_only = one->set_keepalive = true;
+            one->keepalive = step == 0 ? 0 : step == 1 ? KEEPALIVE_S : peer->keepalive;
+        }
         rc = device_set(pair_device(tended->pair), &change, err);
+    }
     free(changes);
     return rc;
 }
