@@ -119,10 +119,12 @@ void projection_feed(struct projection *projection, const struct record *records
     if (projection->begun && !projection->behind) {
         memcpy(&queue->records[queue->count], records, count * sizeof(*records));
         queue->count += count;
-        if (projection->waits || queue->count >= WAKE_AT)
-            pthread_cond_signal(&projection->wake);
-        projection->waits = false;
     }
+    // The thread waits with no time set when it has nothing to write: also for these news.
+    bool news = projection->behind && !projection->wants_base;
+    if (projection->waits || queue->count >= WAKE_AT || news)
+        pthread_cond_signal(&projection->wake);
+    projection->waits = false;
     pthread_mutex_unlock(&projection->lock);
 }
 

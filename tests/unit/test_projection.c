@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <sodium.h>
@@ -620,8 +621,32 @@ static void test_lives(void)
     }
 }
 
-// More than the queue holds is dropped, and made up for by projection_refresh.
-static void test_flood(void)
+static int64_t in_ms(const struct timespec *time)
+{
+    return time->tv_sec * INT64_C(1000) + time->tv_nsec / 1000000;
+}
+
+// Until the thread has written what it was given, and no more for half a second: it has nothing to
+// do then.
+static void await_written(void)
+{
+    char path[96];
+    struct stat status = {0};
+    struct timespec now;
+    bool quiet = false;
+    snprintf(path, sizeof(path), "%s/state.db-wal", dir);
+    for (int i = 0; i < 6000 && !quiet; i++) {
+        usleep(10000);
+        clock_gettime(CLOCK_REALTIME, &now);
+        quiet = stat(path, &status) == 0 && status.st_size > 0 &&
+                in_ms(&now) > in_ms(&status.st_mtim) + 500;
+    }
+    CU_ASSERT_TRUE(quiet);
+}
+
+// More than the queue holds is dropped, and made up for by projection_refresh; also when the thread
+// waits.
+static void flood(bool waiting)
 {
     static struct history history;
     struct error err;
@@ -634,6 +659,8 @@ static void test_flood(void)
     struct projection *projection = projection_new(dir, &err);
     CU_ASSERT_PTR_NOT_NULL_FATAL(projection);
     projection_begin(projection, state);
+    if (waiting)
+        await_written();
     for (int i = 0; i < 10000; i++) {
         struct record *r = &flood[i];
         r->seq = state_size(state);
@@ -663,6 +690,12 @@ static void test_flood(void)
     free(flood);
     state_free(state);
     free_history(&history);
+}
+
+static void test_flood(void)
+{
+    flood(false);
+    flood(true);
 }
 
 static void remove_dir(void)
