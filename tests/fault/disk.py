@@ -24,17 +24,23 @@ TOOK = re.compile(r"<(\d+\.\d+)>$")
 
 
 def read_trace(text):
-    """The calls of a trace (strace -f -ttt -T -y -xx), in the order in which they were done."""
-    begun, events = {}, []
+    """The calls of a trace (strace -f -ttt -T -y -xx), in the order in which they were done: by their ends, and those of a
+    thread as it made them, whatever the clock did meanwhile."""
+    begun, events, latest = {}, [], collections.defaultdict(float)
+
+    def done(at, pid, name, arguments, result):
+        latest[pid] = max(latest[pid], at)
+        events.append(Event(latest[pid], int(pid), name, arguments, result))
+
     for line in text.splitlines():
         whole, resumed, unfinished = WHOLE.match(line), RESUMED.match(line), BEGUN.match(line)
         if whole:
             pid, at, name, arguments, result, rest = whole.groups()
             took = TOOK.search(rest)
-            events.append(Event(float(at) + (float(took.group(1)) if took else 0), int(pid), name, arguments, result))
+            done(float(at) + (float(took.group(1)) if took else 0), pid, name, arguments, result)
         elif resumed:
             pid, at, name, more, result, _ = resumed.groups()
-            events.append(Event(float(at), int(pid), name, begun.pop(pid, "") + more, result))
+            done(float(at), pid, name, begun.pop(pid, "") + more, result)
         elif unfinished:
             begun[unfinished.group(1)] = unfinished.group(4)
     return sorted(events, key=lambda e: e.time)
@@ -333,8 +339,10 @@ class Disk:
 
     def compare(self, node, path, out):
         if isinstance(node, Inode):
-            if not path.is_file() or path.read_bytes() != bytes(node.now):
-                out.append(str(path))
+            real = path.read_bytes() if path.is_file() else None
+            if real != bytes(node.now):
+                first = next((i for i, (a, b) in enumerate(zip(real or b"", node.now)) if a != b), "the shorter's end")
+                out.append(f"{path}: {'none' if real is None else len(real)} bytes, modelled {len(node.now)}, from {first} on")
             return
         names = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
         out += [str(path / name) for name in names ^ set(node.now)]
