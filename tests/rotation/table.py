@@ -43,8 +43,8 @@ def _remarks(result):
         remarks.append(f"{where}: {account['overflowed']} outer packets found no room in a WireGuard's socket: this machine "
                        "is too slow for the traffic, or too much was released at once")
     if result["attempts"] > 1:
-        remarks.append(f"{where}: measured {result['attempts']} times, this is the last: before, packets found no room in a "
-                       "WireGuard's socket")
+        remarks.append(f"{where}: measured {result['attempts']} times, this is the last: before, packets were lost while "
+                       "this machine was too slow (no room in a WireGuard's socket, or a sender that stood still)")
     if account["late"]:
         remarks.append(f"{where}: {account['late']} packets were sent late, by {account['behind_ms']:.0f} ms at most: "
                        "the pause has that in it")
