@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Packets held above wireguard-go and let go, by the qdiscs that this kernel has. (Both kinds: tests/kernel.)"""
 
+import contextlib
+import json
 import os
 import pathlib
 import re
@@ -49,6 +51,39 @@ def is_stopped(pid):
                for task in pathlib.Path(f"/proc/{pid}/task").iterdir())
 
 
+@contextlib.contextmanager
+def daemon_stopped(end):
+    """Inside, wireguard-go has no processor."""
+    os.killpg(end.process.pid, signal.SIGSTOP)
+    try:
+        wait_for(lambda: is_stopped(end.process.pid), "each thread of the daemon stopped")
+        yield
+    finally:
+        os.killpg(end.process.pid, signal.SIGCONT)
+
+
+def dropped(end):
+    """Packets that its interface had no room for."""
+    link, = json.loads(end.run("ip", "-j", "-s", "link", "show", end.interface).stdout)
+    return link["stats64"]["tx"]["dropped"]
+
+
+@pytest.mark.parametrize("kind", ["plug", "tbf"])
+def test_what_waited_finds_room_while_the_daemon_stands_still(joined, kind):
+    """As many as a cutover lets wait at the most."""
+    if not kernel_has(kind):
+        pytest.skip(f"this kernel has no sch_{kind}")
+    end = joined.a
+    with device_checks.no_qdisc(end), device_checks.Traffic(joined) as traffic, device_checks.Driver(end, "none") as driver:
+        driver.ask("hold", kind, 1 << 24)
+        driver.ask("begin")
+        traffic.send(800, 100)
+        before = dropped(end)
+        with daemon_stopped(end):
+            driver.ask("end")
+            assert int(driver.ask("pending").split()[0]) == 0 and dropped(end) == before
+
+
 @pytest.mark.parametrize("kind", ["plug", "tbf"])
 def test_drain_says_what_the_daemon_has_not_taken(joined, kind):
     if not kernel_has(kind):
@@ -61,16 +96,12 @@ def test_drain_says_what_the_daemon_has_not_taken(joined, kind):
             traffic.arrive(1)
             driver.ask("begin")
             driver.ask("end")
-        os.killpg(end.process.pid, signal.SIGSTOP)
-        try:
-            wait_for(lambda: is_stopped(end.process.pid), "each thread of the daemon stopped")
+        with daemon_stopped(end):
             traffic.send(5)
             driver.ask("begin")
             code, words = device_checks.refusal(driver.ask, "drain", 20)
             assert code == "DEADLINE_EXCEEDED" and end.interface in words
             assert int(re.search(r"(\d+) packets", words)[1]) >= 5  # and ours
-        finally:
-            os.killpg(end.process.pid, signal.SIGCONT)
         driver.ask("end")
         traffic.arrive(5)
         driver.ask("begin")

@@ -41,6 +41,7 @@
 #define TBF_PACED_OVERHEAD 1500u     // bytes a packet
 #define TBF_PACED_BURST    96000u    // bytes: 33 large packets, 60 small ones
 #define PACED_LEAST        64        // packets: fewer need no pace
+#define RING_LEAST         2048      // packets: more than a cutover lets wait
 #define PACED_MS           250       // then all at once
 
 // Draining.
@@ -327,6 +328,23 @@ static bool is_less(uint32_t a, uint32_t b)
     return (int32_t)(a - b) < 0;
 }
 
+// What is let go passes through the TUN's ring, txqueuelen packets, 500 by default. All that may
+// wait finds room there, also when the daemon has no processor just then; where that cannot be had,
+// a release may lose some, as before.
+static void widen_ring(const struct hold *hold)
+{
+    struct ifreq request = {0};
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return;
+    memcpy(request.ifr_name, hold->interface, sizeof hold->interface);
+    if (ioctl(fd, SIOCGIFTXQLEN, &request) == 0 && request.ifr_qlen < RING_LEAST) {
+        request.ifr_qlen = RING_LEAST;
+        (void)ioctl(fd, SIOCSIFTXQLEN, &request);
+    }
+    close(fd);
+}
+
 // The least that was under way since the qdisc was opened, in a few looks each time, is taken for
 // nothing: a daemon that keeps up empties its queue now and then.
 static void note_underway(struct hold *hold)
@@ -335,6 +353,8 @@ static void note_underway(struct hold *hold)
     for (int look = 0; look < LOOKS; look++) {
         if (look_underway(hold, &now, NULL) != 0 || !now.is_tun)
             return;
+        if (look == 0)
+            widen_ring(hold);
         if (now.is_exact && (!hold->is_counted || is_less(now.packets, hold->underway))) {
             hold->underway = now.packets;
             hold->is_counted = true;
