@@ -120,9 +120,10 @@ void projection_feed(struct projection *projection, const struct record *records
         memcpy(&queue->records[queue->count], records, count * sizeof(*records));
         queue->count += count;
     }
-    // The thread waits with no time set when it has nothing to write: also for these news.
-    bool news = projection->behind && !projection->wants_base;
-    if (projection->waits || queue->count >= WAKE_AT || news)
+    // A thread that has nothing to write waits without a time: it must hear of dropped records,
+    // too.
+    bool dropped = projection->behind && !projection->wants_base;
+    if (projection->waits || queue->count >= WAKE_AT || dropped)
         pthread_cond_signal(&projection->wake);
     projection->waits = false;
     pthread_mutex_unlock(&projection->lock);
