@@ -41,8 +41,8 @@
 #define TBF_PACED_OVERHEAD 1500u     // bytes a packet
 #define TBF_PACED_BURST    96000u    // bytes: 33 large packets, 60 small ones
 #define PACED_LEAST        64        // packets: fewer need no pace
-#define RING_LEAST         2048      // packets: more than a cutover lets wait
 #define PACED_MS           250       // then all at once
+#define RING_LEAST         2048      // packets: more than a cutover lets wait
 
 // Draining.
 #define LOOKS   6 // before holding, for what is under way at the least
@@ -345,22 +345,22 @@ static void widen_ring(const struct hold *hold)
     close(fd);
 }
 
-// The least that was under way since the qdisc was opened, in a few looks each time, is taken for
-// nothing: a daemon that keeps up empties its queue now and then.
-static void note_underway(struct hold *hold)
+// What is needed of a TUN before its packets are held. The least that was under way since the qdisc
+// was opened, in a few looks each time, is taken for nothing: a daemon that keeps up empties its
+// queue now and then.
+static void prepare_tun(struct hold *hold)
 {
     struct underway now;
     for (int look = 0; look < LOOKS; look++) {
         if (look_underway(hold, &now, NULL) != 0 || !now.is_tun)
             return;
-        if (look == 0)
-            widen_ring(hold);
         if (now.is_exact && (!hold->is_counted || is_less(now.packets, hold->underway))) {
             hold->underway = now.packets;
             hold->is_counted = true;
         }
         sleep_ms(LOOK_MS);
     }
+    widen_ring(hold);
 }
 
 // Waits until no more is under way than there was at the least.
@@ -509,7 +509,7 @@ int hold_open(struct hold **out, const char *interface, enum hold_kind kind, uin
     if (hold->kind == HOLD_PLUG && send_qdisc(hold, build_plug(hold, false, TCQ_PLUG_LIMIT),
                                               "limiting what it may hold", err) != 0)
         goto fail;
-    note_underway(hold);
+    prepare_tun(hold);
     *out = hold;
     return 0;
 fail:
@@ -524,7 +524,7 @@ int hold_begin(struct hold *hold, struct error *err)
 {
     if (hold->held)
         return 0;
-    note_underway(hold);
+    prepare_tun(hold);
     if ((hold->kind == HOLD_PLUG ? begin_plug(hold, err) : begin_tbf(hold, err)) != 0)
         return -1;
     hold->held = true;

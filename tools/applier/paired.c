@@ -78,7 +78,8 @@ static bool is_key(const uint8_t a[DEVICE_KEY_SIZE], const uint8_t b[DEVICE_KEY_
 
 // Has the peers that can be reached shake hands now: a new key has no session. Both ends do it, as
 // either may be the first that knows the other's new key, and WireGuard asks again after 5 s only.
-// What makes it ask is a keepalive that is turned on: so it is turned off, on, and to what it was.
+// What makes it ask is a keepalive that is turned on: one that is on is turned off before, and one
+// that is off, off again.
 static int wake(struct tended *tended, const struct device_view *second, struct error *err)
 {
     struct device_peer_change *changes = calloc(second->peer_count + 1, sizeof *changes);
@@ -87,7 +88,7 @@ static int wake(struct tended *tended, const struct device_view *second, struct 
     if (changes == NULL)
         return error_set(err, ERROR_RESOURCE_EXHAUSTED, "out of memory for peers of '%s'",
                          tended->setup->pair);
-    for (int step = 0; step < 3 && rc == 0; step++) {
+    for (int step = 0; step < 2 && rc == 0; step++) {
         change.peer_count = 0;
         for (size_t i = 0; i < second->peer_count; i++) {
             const struct device_peer *peer = &second->peers[i];
@@ -96,7 +97,9 @@ static int wake(struct tended *tended, const struct device_view *second, struct 
             struct device_peer_change *one = &changes[change.peer_count++];
             memcpy(one->public_key, peer->public_key, DEVICE_KEY_SIZE);
             one->update_only = one->set_keepalive = true;
-            one->keepalive = step == 0 ? 0 : step == 1 ? KEEPALIVE_S : peer->keepalive;
+            one->keepalive = peer->keepalive;
+            if (step == 0)
+                one->keepalive = peer->keepalive == 0 ? KEEPALIVE_S : 0;
         }
         rc = device_set(pair_device(tended->pair), &change, err);
     }
@@ -208,13 +211,16 @@ static size_t mirror(const struct tended *tended, const struct tended_peer *peer
         return 0;
     const struct device_peer *holder = find_holder(second, active);
     const struct device_peer *there = device_view_peer(second, active->public_key);
-    if (there == NULL || !device_allowed_ips_equal(there, active)) {
+    bool awake = peer->setup->pair_endpoint.address.family != 0;
+    // It lacks the keepalive where a process ended while it woke its peers.
+    if (there == NULL || !device_allowed_ips_equal(there, active) ||
+        (awake && there->keepalive == 0)) {
         struct device_peer_change *change = &changes[count++];
         fill_peer(change, peer, active->public_key, there, holder);
         change->replace_allowed_ips = true;
         change->allowed_ips = active->allowed_ips;
         change->allowed_count = active->allowed_count;
-        change->set_keepalive = peer->setup->pair_endpoint.address.family != 0;
+        change->set_keepalive = awake;
         change->keepalive = KEEPALIVE_S;
         if (holder != NULL && holder != there) {
             memcpy(changes[count].public_key, holder->public_key, DEVICE_KEY_SIZE);
