@@ -38,11 +38,23 @@ def joined(tmp_path_factory):
         yield t
 
 
-@pytest.mark.parametrize("kind", ["plug", "tbf"])
+@pytest.fixture(params=["plug", "tbf"])
+def kind(request):
+    if not kernel_has(request.param):
+        pytest.skip(f"this kernel has no sch_{request.param}")
+    return request.param
+
+
+@contextlib.contextmanager
+def under_traffic(joined):
+    """-> (device_checks.Traffic, device_checks.Driver) of the end `a`."""
+    end = joined.a
+    with device_checks.no_qdisc(end), device_checks.Traffic(joined) as traffic, device_checks.Driver(end, "none") as driver:
+        yield traffic, driver
+
+
 @pytest.mark.parametrize("check", device_checks.HOLD_CHECKS + device_checks.ATTACH_CHECKS, ids=lambda check: check.__name__)
 def test_hold(joined, check, kind, tmp_path):
-    if not kernel_has(kind):
-        pytest.skip(f"this kernel has no sch_{kind}")
     check(joined, kind, pathlib.Path(tmp_path))
 
 
@@ -68,13 +80,10 @@ def dropped(end):
     return link["stats64"]["tx"]["dropped"]
 
 
-@pytest.mark.parametrize("kind", ["plug", "tbf"])
 def test_what_waited_finds_room_while_the_daemon_stands_still(joined, kind):
     """As many as a cutover lets wait at the most."""
-    if not kernel_has(kind):
-        pytest.skip(f"this kernel has no sch_{kind}")
     end = joined.a
-    with device_checks.no_qdisc(end), device_checks.Traffic(joined) as traffic, device_checks.Driver(end, "none") as driver:
+    with under_traffic(joined) as (traffic, driver):
         driver.ask("hold", kind, 1 << 24)
         driver.ask("begin")
         traffic.send(800, 100)
@@ -84,12 +93,9 @@ def test_what_waited_finds_room_while_the_daemon_stands_still(joined, kind):
             assert int(driver.ask("pending").split()[0]) == 0 and dropped(end) == before
 
 
-@pytest.mark.parametrize("kind", ["plug", "tbf"])
 def test_drain_says_what_the_daemon_has_not_taken(joined, kind):
-    if not kernel_has(kind):
-        pytest.skip(f"this kernel has no sch_{kind}")
     end = joined.a
-    with device_checks.no_qdisc(end), device_checks.Traffic(joined) as traffic, device_checks.Driver(end, "none") as driver:
+    with under_traffic(joined) as (traffic, driver):
         driver.ask("hold", kind, 1 << 20)
         for _ in range(5):  # what it takes for nothing under way is seen by one of them, however busy the machine
             traffic.send(1)

@@ -16,7 +16,7 @@ from usual import Naive, UsualScript
 # The methods that can be asked for: {name: class}. A new one is entered here.
 METHODS = {rotator.name: rotator for rotator in (Naive, UsualScript, HandHeld, Custody, CustodyPair)}
 ATTEMPTS = 3
-STOOD_STILL = 200  # ms
+STOOD_STILL = 200  # ms that a sender was late: more is no measure of anything
 BETWEEN = 0.1  # seconds of undisturbed traffic after each rotation
 
 
@@ -93,7 +93,7 @@ def measure(cell):
 def _undecided(result):
     """Whether packets were lost by a method that promises otherwise, and this machine is to be suspected: no more than found
     no room in a WireGuard's socket (a processor that was taken from wireguard-go for a moment does that; a release that
-    bursts does it too, but then every time), or a sender stood still for longer than packets are held."""
+    bursts does it too, but then every time), or a sender stood still."""
     account = result["account"]
     lost = account["to_server"]["lost"] + account["to_client"]["lost"]
     return result["loses_none"] and lost > 0 and (lost <= account["overflowed"] or account["behind_ms"] > STOOD_STILL)

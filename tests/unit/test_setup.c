@@ -123,95 +123,98 @@ static void test_values(void)
     setup_free(setup);
 }
 
-static void test_faults(void)
-{
+// What is no configuration, and what is said of it.
 #define IN_INTERFACE(text) REGISTRY "interface \"wg0\" {\n" text "\n}\n"
 #define IN_PEER(text)      IN_INTERFACE("peer \"beta\" {\n" IPS "\n" text "\n}")
-    static const struct {
-        const char *text;
-        int line; // 0: about the whole file
-        const char *words;
-    } rows[] = {
-        {"registri = \"dir:/r\"\n", 1, "registri"},
-        {"\nregistry = \"etcd:x\"\n", 2, "dir:/PATH"},
-        {"registry = \"dir:r\"\n", 1, "absolute"},
-        {"registry = \"dir:/r\"\nregistry = \"dir:/r\"\n", 2, "'registry' is given twice"},
-        {"trust = \"t\"\n", 1, "absolute path"},
-        {"socket = \"\"\n", 1, "absolute path"},
-        {"log-vkey = \"x\"\n", 1, "absolute path"},
-        {"clock-tolerance = 3601\n", 1, "0 to 3600"},
-        {"clock-tolerance = -1\n", 1, "0 to 3600"},
-        {"fresh-interval = 0\n", 1, "1 to 604800"},
-        {"max-stale = 700000\n", 1, "1 to 604800"},
-        {"rescan = 0\n", 1, "1 to 604800"},
-        {"metrics-socket = \"m\"\n", 1, "absolute path"},
-        {"metrics-interval = 0\n", 1, "1 to 604800"},
-        {"rescan = 1s\n", 1, "rescan"},
-        {"fresh-interval = 900\n", 0, "'max-stale' (900) must be more"},
-        {"interface \"wg0\" { peer \"beta\" { " IPS " } }\n", 0, "'registry' is missing"},
-        {"interface \"much-too-long-a-name\" { }\n", 1, "cannot be an interface's name"},
-        {"interface \"wg0\" { }\n\ninterface \"wg0\" { }\n", 3, "duplicate"},
-        {"interface \"wg 0\" { }\n", 1, "cannot be an interface's name"},
-        {"interface \"wg+0\" { }\n", 1, "needs 'key'"},
-        {IN_INTERFACE("repair = maybe"), 3, "repair"},
-        {IN_INTERFACE("repair = true\nrepair = true"), 4, "'repair' is given twice"},
-        {"interface \"wg0\" {\n", 0, "a '}' is missing"},
-        {"interface \"wg0\" { }\ninterface \"wg1\" {\n key = \"wg0\"\n}\n", 4,
-         "key 'wg0' is interface 'wg0''s already"},
-        {"interface \"a\" { move-address = \"10.0.0.1\" }\n"
-         "interface \"b\" { move-address = \"10.0.0.1\" move-port = 51900 }\n",
-         2, "'move-port' 51900 is interface 'a''s already"},
-        {IN_INTERFACE("key = \"-x\""), 3, "no key's name"},
-        {IN_INTERFACE("method = \"fast\""), 3, "auto, hold, pair, poll"},
-        {IN_INTERFACE("method = \"pair\""), 4, "it needs 'pair'"},
-        {IN_INTERFACE("pair = \"a/b\""), 3, "cannot be an interface's name"},
-        {IN_INTERFACE("pair = \"wg0\" move-address = \"10.0.0.1\""), 4, "its own 'pair'"},
-        {IN_INTERFACE("pair = \"wg0b\""), 4, "'move-address', of IPv4"},
-        {IN_INTERFACE("pair = \"wg0b\" move-address = \"fd00::1\""), 4, "'move-address', of IPv4"},
-        {"interface \"a\" { pair = \"b\" move-address = \"10.0.0.1\" }\ninterface \"b\" { }\n", 2,
-         "a 'pair' serves one of them"},
-        {"interface \"a\" { pair = \"c\" move-address = \"10.0.0.1\" }\n"
-         "interface \"b\" { pair = \"c\" move-address = \"10.0.0.2\" }\n",
-         2, "a 'pair' serves one of them"},
-        {IN_INTERFACE("hold = \"netem\""), 3, "auto, plug, tbf"},
-        {IN_INTERFACE("hold-limit = 0"), 3, "1 to 10000"},
-        {IN_INTERFACE("move-address = \"localhost\""), 3, "numeric address"},
-        {IN_INTERFACE("move-address = \"::\""), 3, "numeric address"},
-        {IN_INTERFACE("move-address = \"fd00:0::1\""), 3, "shortest form"},
-        {IN_INTERFACE("move-port = 65536"), 3, "1 to 65535"},
-        {IN_INTERFACE("grace = -1"), 3, "0 to"},
-        {IN_INTERFACE("window = \"x\""), 3, "window"},
-        {IN_INTERFACE("grace = 1 grace = 1"), 3, "'grace' is given twice"},
-        {IN_INTERFACE("colour = 1"), 3, "colour"},
-        {IN_INTERFACE("peer \"Beta\" { " IPS " }"), 3, "no host id"},
-        {IN_INTERFACE("peer \"beta\" { }"), 3, "needs 'allowed-ips'"},
-        {IN_INTERFACE("peer \"b\" { " IPS " }\npeer \"b\" { }"), 4, "duplicate"},
-        {IN_INTERFACE("peer \"b\" { " IPS " }\npeer \"c\" { " IPS " }"), 4,
-         "10.0.0.2/32 is peer 'b' already"},
-        {IN_INTERFACE("peer \"b\" { allowed-ips = { \"10.0.0.2/32\",\n\"10.0.0.2/32\" } }"), 4,
-         "is peer 'b' already"},
-        {IN_PEER("key = \"a/b\""), 5, "no key's name"},
-        {IN_PEER("endpoint = \"beta:51820\""), 5, "numeric"},
-        {IN_PEER("endpoint = \"192.0.2.1\""), 5, "numeric"},
-        {IN_PEER("pair-endpoint = \"beta:1\""), 5, "'pair-endpoint' is 'beta:1'"},
-        {IN_PEER("keepalive = 65536"), 5, "0 to 65535"},
-        {IN_PEER("required = \"maybe\""), 5, "auto, yes, no"},
-        {IN_PEER("psk = \"both\""), 5, "auto, make, take, none"},
-        {IN_PEER("required = \"no\"\nrequired = \"no\""), 6, "'required' is given twice"},
-        {IN_PEER(IPS), 5, "'allowed-ips' is given twice"},
-        {IN_PEER("allowed-ip = \"x\""), 5, "allowed-ip"},
-        {IN_INTERFACE("peer \"b\" {\nallowed-ips = { \"10.0.0.2/24\" } }"), 4, "no bit set beyond"},
-        {IN_INTERFACE("peer \"b\" {\nallowed-ips = { \"10.0.0.2\" } }"), 4, "no prefix"},
-    };
-    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+static const struct {
+    const char *text;
+    int line; // 0: about the whole file
+    const char *words;
+} faults[] = {
+    {"registri = \"dir:/r\"\n", 1, "registri"},
+    {"\nregistry = \"etcd:x\"\n", 2, "dir:/PATH"},
+    {"registry = \"dir:r\"\n", 1, "absolute"},
+    {"registry = \"dir:/r\"\nregistry = \"dir:/r\"\n", 2, "'registry' is given twice"},
+    {"trust = \"t\"\n", 1, "absolute path"},
+    {"socket = \"\"\n", 1, "absolute path"},
+    {"log-vkey = \"x\"\n", 1, "absolute path"},
+    {"clock-tolerance = 3601\n", 1, "0 to 3600"},
+    {"clock-tolerance = -1\n", 1, "0 to 3600"},
+    {"fresh-interval = 0\n", 1, "1 to 604800"},
+    {"max-stale = 700000\n", 1, "1 to 604800"},
+    {"rescan = 0\n", 1, "1 to 604800"},
+    {"metrics-socket = \"m\"\n", 1, "absolute path"},
+    {"metrics-interval = 0\n", 1, "1 to 604800"},
+    {"rescan = 1s\n", 1, "rescan"},
+    {"fresh-interval = 900\n", 0, "'max-stale' (900) must be more"},
+    {"interface \"wg0\" { peer \"beta\" { " IPS " } }\n", 0, "'registry' is missing"},
+    {"interface \"much-too-long-a-name\" { }\n", 1, "cannot be an interface's name"},
+    {"interface \"wg0\" { }\n\ninterface \"wg0\" { }\n", 3, "duplicate"},
+    {"interface \"wg 0\" { }\n", 1, "cannot be an interface's name"},
+    {"interface \"wg+0\" { }\n", 1, "needs 'key'"},
+    {IN_INTERFACE("repair = maybe"), 3, "repair"},
+    {IN_INTERFACE("repair = true\nrepair = true"), 4, "'repair' is given twice"},
+    {"interface \"wg0\" {\n", 0, "a '}' is missing"},
+    {"interface \"wg0\" { }\ninterface \"wg1\" {\n key = \"wg0\"\n}\n", 4,
+     "key 'wg0' is interface 'wg0''s already"},
+    {"interface \"a\" { move-address = \"10.0.0.1\" }\n"
+     "interface \"b\" { move-address = \"10.0.0.1\" move-port = 51900 }\n",
+     2, "'move-port' 51900 is interface 'a''s already"},
+    {IN_INTERFACE("key = \"-x\""), 3, "no key's name"},
+    {IN_INTERFACE("method = \"fast\""), 3, "auto, hold, pair, poll"},
+    {IN_INTERFACE("method = \"pair\""), 4, "it needs 'pair'"},
+    {IN_INTERFACE("pair = \"a/b\""), 3, "cannot be an interface's name"},
+    {IN_INTERFACE("pair = \"wg0\" move-address = \"10.0.0.1\""), 4, "its own 'pair'"},
+    {IN_INTERFACE("pair = \"wg0b\""), 4, "'move-address', of IPv4"},
+    {IN_INTERFACE("pair = \"wg0b\" move-address = \"fd00::1\""), 4, "'move-address', of IPv4"},
+    {"interface \"a\" { pair = \"b\" move-address = \"10.0.0.1\" }\ninterface \"b\" { }\n", 2,
+     "a 'pair' serves one of them"},
+    {"interface \"a\" { pair = \"c\" move-address = \"10.0.0.1\" }\n"
+     "interface \"b\" { pair = \"c\" move-address = \"10.0.0.2\" }\n",
+     2, "a 'pair' serves one of them"},
+    {IN_INTERFACE("hold = \"netem\""), 3, "auto, plug, tbf"},
+    {IN_INTERFACE("hold-limit = 0"), 3, "1 to 10000"},
+    {IN_INTERFACE("move-address = \"localhost\""), 3, "numeric address"},
+    {IN_INTERFACE("move-address = \"::\""), 3, "numeric address"},
+    {IN_INTERFACE("move-address = \"fd00:0::1\""), 3, "shortest form"},
+    {IN_INTERFACE("move-port = 65536"), 3, "1 to 65535"},
+    {IN_INTERFACE("grace = -1"), 3, "0 to"},
+    {IN_INTERFACE("window = \"x\""), 3, "window"},
+    {IN_INTERFACE("grace = 1 grace = 1"), 3, "'grace' is given twice"},
+    {IN_INTERFACE("colour = 1"), 3, "colour"},
+    {IN_INTERFACE("peer \"Beta\" { " IPS " }"), 3, "no host id"},
+    {IN_INTERFACE("peer \"beta\" { }"), 3, "needs 'allowed-ips'"},
+    {IN_INTERFACE("peer \"b\" { " IPS " }\npeer \"b\" { }"), 4, "duplicate"},
+    {IN_INTERFACE("peer \"b\" { " IPS " }\npeer \"c\" { " IPS " }"), 4,
+     "10.0.0.2/32 is peer 'b' already"},
+    {IN_INTERFACE("peer \"b\" { allowed-ips = { \"10.0.0.2/32\",\n\"10.0.0.2/32\" } }"), 4,
+     "is peer 'b' already"},
+    {IN_PEER("key = \"a/b\""), 5, "no key's name"},
+    {IN_PEER("endpoint = \"beta:51820\""), 5, "numeric"},
+    {IN_PEER("endpoint = \"192.0.2.1\""), 5, "numeric"},
+    {IN_PEER("pair-endpoint = \"beta:1\""), 5, "'pair-endpoint' is 'beta:1'"},
+    {IN_PEER("keepalive = 65536"), 5, "0 to 65535"},
+    {IN_PEER("required = \"maybe\""), 5, "auto, yes, no"},
+    {IN_PEER("psk = \"both\""), 5, "auto, make, take, none"},
+    {IN_PEER("required = \"no\"\nrequired = \"no\""), 6, "'required' is given twice"},
+    {IN_PEER(IPS), 5, "'allowed-ips' is given twice"},
+    {IN_PEER("allowed-ip = \"x\""), 5, "allowed-ip"},
+    {IN_INTERFACE("peer \"b\" {\nallowed-ips = { \"10.0.0.2/24\" } }"), 4, "no bit set beyond"},
+    {IN_INTERFACE("peer \"b\" {\nallowed-ips = { \"10.0.0.2\" } }"), 4, "no prefix"},
+};
+
+static void test_faults(void)
+{
+    for (size_t i = 0; i < sizeof(faults) / sizeof(faults[0]); i++) {
         struct error err = {.message = ""};
         char where[64];
-        struct setup *setup = read_bytes(rows[i].text, strlen(rows[i].text), &err);
-        snprintf(where, sizeof(where), rows[i].line > 0 ? "%s:%d: " : "%s:", path, rows[i].line);
+        struct setup *setup = read_bytes(faults[i].text, strlen(faults[i].text), &err);
+        snprintf(where, sizeof(where), faults[i].line > 0 ? "%s:%d: " : "%s:", path,
+                 faults[i].line);
         bool right = setup == NULL && strncmp(err.message, where, strlen(where)) == 0 &&
-                     strstr(err.message, rows[i].words) != NULL;
+                     strstr(err.message, faults[i].words) != NULL;
         if (!right)
-            printf("# row %zu: %s\n# said: %s\n", i, rows[i].words, err.message);
+            printf("# row %zu: %s\n# said: %s\n", i, faults[i].words, err.message);
         CU_ASSERT_TRUE(right);
         setup_free(setup);
     }
