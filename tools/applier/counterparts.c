@@ -610,7 +610,8 @@ void counterparts_datagram(struct tended *tended, struct moves *moves, const str
             continue;
         struct move ready = *move;
         ready.kind = MOVE_READY;
-        tended->hot_until_ms = device_now_ms() + HOT_MS;
+        tended->asked_ms = device_now_ms();
+        tended->hot_until_ms = tended->asked_ms + HOT_MS;
         tended->follow_ms = 0;
         moves_send(moves, &ready, &address);
     }

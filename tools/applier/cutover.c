@@ -9,7 +9,7 @@
 
 #include <sodium.h>
 
-#define STEP_MS 2 // between two looks at the device
+#define STEP_MS 2 // between two looks at the device, at least
 #define FIXED_HOLD_MS                                                                              \
     50 // after the handshake, where nobody tells of the move (20 suffice on a LAN)
 #define BACK_MS          400 // that a handshake under the key before is waited for, held
@@ -195,13 +195,36 @@ static bool is_full(struct cutover *cutover)
            pending.packets >= HELD_MAX;
 }
 
+static bool have_all_told(const struct cutover *cutover)
+{
+    for (size_t i = 0; i < cutover->peer_count; i++)
+        if (cutover->peers[i].has_move_address && !cutover->peers[i].moved)
+            return false;
+    return true;
+}
+
+// Looks at the device, if a look is due. A datagram of each of many counterparts would have it read
+// as often: at most half of a core goes to that, until all have told.
+static int look_when_due(struct cutover *cutover, int64_t *due_ms, struct error *err)
+{
+    int64_t begun = device_now_ms();
+    if (begun < *due_ms && !have_all_told(cutover))
+        return 0;
+    if (look_at_handshakes(cutover, err) != 0)
+        return -1;
+    int64_t now = device_now_ms(), took = now - begun;
+    *due_ms = now + (took > STEP_MS ? took : STEP_MS);
+    return 0;
+}
+
 // Waits until `is_done` holds for all. -1 with `err` at the deadline.
 static int await(struct cutover *cutover, bool (*is_done)(const struct cutover_peer *),
                  int64_t deadline, const char *what, struct error *err)
 {
+    int64_t look_ms = 0;
     for (;;) {
         take_datagrams(cutover, NULL);
-        if (look_at_handshakes(cutover, err) != 0)
+        if (look_when_due(cutover, &look_ms, err) != 0)
             return -1;
         if (name_missing(cutover, is_done, what, NULL) == 0)
             return 0;

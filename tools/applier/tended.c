@@ -20,9 +20,12 @@
 #include "retry.h"
 #include "rotation.h"
 
-#define LOOK_MS        60000 // a pass at least that often, whatever was told
-#define FOLLOW_HOT_MS  4     // between two looks while a cutover is in flight,
-#define FOLLOW_COLD_MS 1000  // while one may come
+#define LOOK_MS       60000 // a pass at least that often, whatever was told
+#define FOLLOW_HOT_MS 4     // between two looks once a counterpart asks whether we are ready,
+#define FOLLOW_PART   8     // then an eighth of the time since: so a look is late by no more,
+#define FOLLOW_WARM_MS                                                                             \
+    25 // nor by more than this: nobody tells of the way back (cutover.c waits 50)
+#define FOLLOW_COLD_MS 1000 // while one may ask
 #define GRACE_LEAST_S  300
 #define HOLD_BYTES     HOLD_LIMIT_DEFAULT
 
@@ -423,6 +426,21 @@ static bool watches(const struct tended *tended)
     return false;
 }
 
+// Until the next look, after one that took `took`. Reading a device of many peers takes its time:
+// at most half of a core goes to it while a cutover is in flight (and less where that takes long:
+// there others need the processor), and a fiftieth while one may come.
+static int64_t follow_wait(const struct tended *tended, int64_t now, int64_t took)
+{
+    if (now >= tended->hot_until_ms)
+        return 50 * took > FOLLOW_COLD_MS ? 50 * took : FOLLOW_COLD_MS;
+    int64_t wait = (now - tended->asked_ms) / FOLLOW_PART;
+    if (wait < FOLLOW_HOT_MS)
+        wait = FOLLOW_HOT_MS;
+    if (wait > FOLLOW_WARM_MS)
+        wait = FOLLOW_WARM_MS;
+    return took > wait ? took : wait;
+}
+
 void tended_follow(struct tended *tended)
 {
     struct error err;
@@ -433,12 +451,7 @@ void tended_follow(struct tended *tended)
     }
     if (tended_read(tended, &err) != 0 || counterparts_follow(tended, &err) != 0)
         tended_say(tended, &err);
-    // Reading a device of many peers takes its time: no more than half of a core goes to it while a
-    // cutover is in flight, and a fiftieth while one may come.
-    int64_t now = device_now_ms(), took = now - begun;
-    bool hot = now < tended->hot_until_ms;
-    int64_t wait = hot ? (took > FOLLOW_HOT_MS ? took : FOLLOW_HOT_MS)
-                       : (50 * took > FOLLOW_COLD_MS ? 50 * took : FOLLOW_COLD_MS);
+    int64_t now = device_now_ms(), wait = follow_wait(tended, now, now - begun);
     int64_t repeat = counterparts_repeat(tended);
     tended->follow_ms = now + wait < repeat ? now + wait : repeat;
 }

@@ -139,6 +139,7 @@ struct tended {
     bool dirty;    // at once, and the log may say something else
     bool view_old; // the log does, or may
     int64_t due_ms, follow_ms, hot_until_ms;
+    int64_t asked_ms;            // by a counterpart, whether we are ready; 0 = never
     unsigned failures, in_a_row; // of passes; and passes that each found more to do
     uint64_t read_sent;          // messages sent to the device when it had been read last
     int64_t read_ms, passed_ms;  // when the device was read last, and a pass made; 0 = never

@@ -39,11 +39,15 @@ struct uapi_answer *uapi_answer_new(void)
     // Rounded up: sodium_malloc ends its blocks at a page's end, so an odd size would lie
     // unaligned.
     struct uapi_answer *answer = sodium_malloc((sizeof *answer + 63) & ~(size_t)63);
-    if (answer == NULL)
-        return NULL;
+    if (answer != NULL)
+        uapi_answer_clear(answer);
+    return answer;
+}
+
+void uapi_answer_clear(struct uapi_answer *answer)
+{
     sodium_memzero(answer, sizeof *answer);
     answer->error = -1;
-    return answer;
 }
 
 void uapi_answer_tell(struct uapi_answer *answer, uapi_line *hook, void *context)

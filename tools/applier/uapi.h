@@ -21,8 +21,9 @@ size_t uapi_set_private_key(char request[UAPI_SET_SIZE],
 // An answer that is being read, piece by piece as it comes. Lies in guarded memory: a device's
 // private key is in it.
 struct uapi_answer;
-struct uapi_answer *uapi_answer_new(void);         // NULL: no memory
-void uapi_answer_free(struct uapi_answer *answer); // wipes; NULL is fine
+struct uapi_answer *uapi_answer_new(void);          // NULL: no memory
+void uapi_answer_free(struct uapi_answer *answer);  // wipes; NULL is fine
+void uapi_answer_clear(struct uapi_answer *answer); // wipes: as new
 
 // Takes one line NAME=VALUE, both in guarded memory and there for the call only. Returns 0, or -1
 // with `err` filled when it makes no sense.
