@@ -426,8 +426,6 @@ static int tend(struct tended *tended, struct tended_peer *peer, const char **yi
     return rc;
 }
 
-// Reading the notes of thousands takes its time, in which nobody would be answered: what a pass
-// does not get to is the next one's.
 // How far apart handshakes are: an old key must outlive the next one.
 static void observe_intervals(struct tended *tended)
 {
@@ -445,6 +443,8 @@ static void observe_intervals(struct tended *tended)
     }
 }
 
+// Reading the notes of thousands takes its time, in which nobody would be answered: what a pass
+// does not get to is the next one's.
 int counterparts_tend(struct tended *tended, const char **yield, struct error *err)
 {
     observe_intervals(tended);

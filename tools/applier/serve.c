@@ -326,21 +326,6 @@ static void take_registry(struct server *server)
 
 // ---- the loop ----
 
-// While a counterpart cuts over, only its handshakes count: passes wait, if nothing was changed by
-// ourselves.
-static bool only_follows(const struct tended *tended, int64_t now)
-{
-    return now < tended->hot_until_ms && tended->follow_ms != INT64_MAX && tended->peer_count > 0 &&
-           !tended->dirty;
-}
-
-static int64_t pass_due(const struct tended *tended)
-{
-    return only_follows(tended, device_now_ms()) && tended->due_ms < tended->hot_until_ms
-               ? tended->hot_until_ms
-               : tended->due_ms;
-}
-
 static int64_t earliest(const struct server *server)
 {
     int64_t due = INT64_MAX;
@@ -350,8 +335,8 @@ static int64_t earliest(const struct server *server)
             continue;
         if (tended->dirty)
             return 0;
-        if (pass_due(tended) < due)
-            due = pass_due(tended);
+        if (tended_pass_due(tended) < due)
+            due = tended_pass_due(tended);
         if (tended->follow_ms < due)
             due = tended->follow_ms;
     }
@@ -414,7 +399,7 @@ static void work_on(struct tended *tended)
         tended->in_a_row = 0;
         return;
     }
-    if (only_follows(tended, now))
+    if (now < tended_pass_due(tended))
         return;
     tended_pass(tended);
     if (tended->dirty && ++tended->in_a_row >= PASSES_IN_A_ROW) {

@@ -384,9 +384,20 @@ static int pass(struct tended *tended, struct error *err)
     return links;
 }
 
+int64_t tended_pass_due(const struct tended *tended)
+{
+    bool follows = device_now_ms() < tended->hot_until_ms && tended->follow_ms != INT64_MAX &&
+                   tended->peer_count > 0;
+    if (tended->dirty)
+        return 0;
+    return follows && !tended->heard && tended->due_ms < tended->hot_until_ms ? tended->hot_until_ms
+                                                                              : tended->due_ms;
+}
+
 void tended_pass(struct tended *tended)
 {
     struct error err = {.code = ERROR_OK};
+    tended->heard = false;
     tended->due_ms = device_now_ms() + LOOK_MS;
     tended->view_old |= tended->dirty;
     tended->dirty = false;
@@ -480,8 +491,12 @@ void tended_changed(struct tended *tended, const char *folder)
                                     ? NULL
                                     : bsearch(folder, tended->by_folder, tended->peer_count,
                                               sizeof(struct tended_peer *), compare_folder);
-    if (peer != NULL)
-        (*peer)->look = true;
+    if (peer == NULL)
+        return;
+    (*peer)->look = true;
+    // Whether its rotation is confirmed is what is waited for once we have moved.
+    if ((*peer)->moved.generation != 0 && (*peer)->moved.generation == (*peer)->answered_generation)
+        tended->heard = true;
 }
 
 // ---- for metrics ----

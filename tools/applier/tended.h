@@ -140,6 +140,7 @@ struct tended {
     bool view_old; // the log does, or may
     int64_t due_ms, follow_ms, hot_until_ms;
     int64_t asked_ms;            // by a counterpart, whether we are ready; 0 = never
+    bool heard;                  // a counterpart whose move was made has said something since
     unsigned failures, in_a_row; // of passes; and passes that each found more to do
     uint64_t read_sent;          // messages sent to the device when it had been read last
     int64_t read_ms, passed_ms;  // when the device was read last, and a pass made; 0 = never
@@ -155,6 +156,9 @@ void tended_free(struct tended *tended);
 // Whether the interface is there; a new one of the same name is opened anew.
 void tended_find(struct tended *tended);
 
+// When a pass is wanted. While a counterpart cuts over, only its handshakes count: passes wait,
+// unless we have changed something, or the counterpart has something to say after our move.
+int64_t tended_pass_due(const struct tended *tended);
 // One pass. Sets `due_ms` to when the next is wanted at the latest.
 void tended_pass(struct tended *tended);
 // Looks at the handshakes alone, where a take-over is possible, and moves what is to be moved. Sets
