@@ -9,7 +9,9 @@
 
 #include <sodium.h>
 
-#define STEP_MS 2 // between two looks at the device, at least
+#include "pace.h"
+
+#define STEP_MS 2 // that datagrams are waited for
 #define FIXED_HOLD_MS                                                                              \
     50 // after the handshake, where nobody tells of the move (20 suffice on a LAN)
 #define BACK_MS          400 // that a handshake under the key before is waited for, held
@@ -203,8 +205,8 @@ static bool have_all_told(const struct cutover *cutover)
     return true;
 }
 
-// Looks at the device, if a look is due. A datagram of each of many counterparts would have it read
-// as often: at most half of a core goes to that, until all have told.
+// Looks at the device, if a look is due (a datagram of each of many counterparts wakes us as
+// often), or all have told.
 static int look_when_due(struct cutover *cutover, int64_t *due_ms, struct error *err)
 {
     int64_t begun = device_now_ms();
@@ -212,8 +214,8 @@ static int look_when_due(struct cutover *cutover, int64_t *due_ms, struct error 
         return 0;
     if (look_at_handshakes(cutover, err) != 0)
         return -1;
-    int64_t now = device_now_ms(), took = now - begun;
-    *due_ms = now + (took > STEP_MS ? took : STEP_MS);
+    int64_t now = device_now_ms();
+    *due_ms = now + pace_of_own(now - begun);
     return 0;
 }
 

@@ -15,19 +15,15 @@
 #include "counterparts.h"
 #include "drifts.h"
 #include "own_notes.h"
+#include "pace.h"
 #include "paired.h"
 #include "psk.h"
 #include "retry.h"
 #include "rotation.h"
 
 #define LOOK_MS       60000 // a pass at least that often, whatever was told
-#define FOLLOW_HOT_MS 4     // between two looks once a counterpart asks whether we are ready,
-#define FOLLOW_PART   8     // then an eighth of the time since: so a look is late by no more,
-#define FOLLOW_WARM_MS                                                                             \
-    25 // nor by more than this: nobody tells of the way back (cutover.c waits 50)
-#define FOLLOW_COLD_MS 1000 // while one may ask
-#define GRACE_LEAST_S  300
-#define HOLD_BYTES     HOLD_LIMIT_DEFAULT
+#define GRACE_LEAST_S 300
+#define HOLD_BYTES    HOLD_LIMIT_DEFAULT
 
 int64_t tended_now_us(void)
 {
@@ -384,14 +380,20 @@ static int pass(struct tended *tended, struct error *err)
     return links;
 }
 
+static struct pace pace_of(const struct tended *tended)
+{
+    return (struct pace){.asked_ms = tended->asked_ms,
+                         .hot_until_ms = tended->hot_until_ms,
+                         .follow_ms = tended->peer_count > 0 ? tended->follow_ms : INT64_MAX,
+                         .due_ms = tended->due_ms,
+                         .dirty = tended->dirty,
+                         .heard = tended->heard};
+}
+
 int64_t tended_pass_due(const struct tended *tended)
 {
-    bool follows = device_now_ms() < tended->hot_until_ms && tended->follow_ms != INT64_MAX &&
-                   tended->peer_count > 0;
-    if (tended->dirty)
-        return 0;
-    return follows && !tended->heard && tended->due_ms < tended->hot_until_ms ? tended->hot_until_ms
-                                                                              : tended->due_ms;
+    struct pace pace = pace_of(tended);
+    return pace_pass(&pace, device_now_ms());
 }
 
 void tended_pass(struct tended *tended)
@@ -437,21 +439,6 @@ static bool watches(const struct tended *tended)
     return false;
 }
 
-// Until the next look, after one that took `took`. Reading a device of many peers takes its time:
-// at most half of a core goes to it while a cutover is in flight (and less where that takes long:
-// there others need the processor), and a fiftieth while one may come.
-static int64_t follow_wait(const struct tended *tended, int64_t now, int64_t took)
-{
-    if (now >= tended->hot_until_ms)
-        return 50 * took > FOLLOW_COLD_MS ? 50 * took : FOLLOW_COLD_MS;
-    int64_t wait = (now - tended->asked_ms) / FOLLOW_PART;
-    if (wait < FOLLOW_HOT_MS)
-        wait = FOLLOW_HOT_MS;
-    if (wait > FOLLOW_WARM_MS)
-        wait = FOLLOW_WARM_MS;
-    return took > wait ? took : wait;
-}
-
 void tended_follow(struct tended *tended)
 {
     struct error err;
@@ -462,7 +449,8 @@ void tended_follow(struct tended *tended)
     }
     if (tended_read(tended, &err) != 0 || counterparts_follow(tended, &err) != 0)
         tended_say(tended, &err);
-    int64_t now = device_now_ms(), wait = follow_wait(tended, now, now - begun);
+    struct pace pace = pace_of(tended);
+    int64_t now = device_now_ms(), wait = pace_follow(&pace, now, now - begun);
     int64_t repeat = counterparts_repeat(tended);
     tended->follow_ms = now + wait < repeat ? now + wait : repeat;
 }
