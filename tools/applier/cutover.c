@@ -14,11 +14,14 @@
 #define STEP_MS 2 // that datagrams are waited for
 #define FIXED_HOLD_MS                                                                              \
     50 // after the handshake, where nobody tells of the move (20 suffice on a LAN)
-#define BACK_MS          400 // that a handshake under the key before is waited for, held
+#define FIXED_BACK_MS    100 // the same on the way back, where the other end may look every 25 ms
+#define BACK_MS          400 // and 2 round trips: that a handshake under the key before is waited for
 #define ASK_AGAIN_MS     100 // a datagram may be lost
 #define DRAIN_MS         50  // for what passed just before it was held
 #define HELD_MAX         800 // packets: a release of more can overrun WireGuard's own queue (1,024)
 #define KEEPALIVE_FORCES 25
+#define ENOUGH_TRIPS     4   // round trips, and
+#define ENOUGH_MS        100 // that a hold-limit should have
 
 // ---- what the device says ----
 
@@ -97,6 +100,22 @@ static struct cutover_peer *find_sender(struct cutover *cutover, const struct mo
     return NULL;
 }
 
+// Takes the answer to one of our askings: its bytes are those of `nonce`, the last of which counts
+// the askings.
+static void take_ready(struct cutover *cutover, struct cutover_peer *peer, const struct move *move,
+                       const uint8_t nonce[MOVES_SECRET_SIZE])
+{
+    unsigned asking = move->bytes[MOVES_SECRET_SIZE - 1];
+    if (sodium_memcmp(move->bytes, nonce, MOVES_SECRET_SIZE - 1) != 0 || asking >= cutover->asks)
+        return;
+    int took_ms = (int)(device_now_ms() - cutover->asked_ms[asking]);
+    if (!peer->ready && took_ms >= cutover->round_trip_ms) {
+        cutover->round_trip_ms = took_ms;
+        cutover->farthest = peer->host;
+    }
+    peer->ready = true;
+}
+
 static void take_datagrams(struct cutover *cutover, const uint8_t nonce[MOVES_SECRET_SIZE])
 {
     struct move move;
@@ -106,9 +125,8 @@ static void take_datagrams(struct cutover *cutover, const uint8_t nonce[MOVES_SE
         struct cutover_peer *peer = find_sender(cutover, &move, &from);
         if (peer == NULL)
             continue;
-        if (move.kind == MOVE_READY && nonce != NULL &&
-            sodium_memcmp(move.bytes, nonce, MOVES_SECRET_SIZE) == 0)
-            peer->ready = true;
+        if (move.kind == MOVE_READY && nonce != NULL)
+            take_ready(cutover, peer, &move, nonce);
         crypto_hash_sha256(digest, move.bytes, sizeof move.bytes);
         if (move.kind == MOVE_MOVED && sodium_memcmp(digest, peer->move_sha256, sizeof digest) == 0)
             peer->moved = true;
@@ -161,30 +179,52 @@ static bool is_moved(const struct cutover_peer *peer)
 // Nobody tells of the move back.
 static bool is_back(const struct cutover_peer *peer)
 {
-    return peer->handshaken && device_now_ms() >= peer->handshaken_ms + FIXED_HOLD_MS;
+    return peer->handshaken && device_now_ms() >= peer->handshaken_ms + FIXED_BACK_MS;
+}
+
+static void ask(struct cutover *cutover, struct move *ask)
+{
+    if (cutover->moves == NULL || cutover->asks == CUTOVER_ASKS_MAX)
+        return;
+    ask->bytes[MOVES_SECRET_SIZE - 1] = (uint8_t)cutover->asks;
+    cutover->asked_ms[cutover->asks++] = device_now_ms();
+    for (size_t i = 0; i < cutover->peer_count; i++)
+        if (!is_ready(&cutover->peers[i]))
+            moves_send(cutover->moves, ask, &cutover->peers[i].move_address);
 }
 
 int cutover_ask_ready(struct cutover *cutover, int timeout_ms, struct error *err)
 {
     static const char what[] = "no applier answers inside the tunnel";
-    struct move ask = {.kind = MOVE_ASK, .generation = cutover->generation};
+    struct move question = {.kind = MOVE_ASK, .generation = cutover->generation};
     int64_t now = device_now_ms(), deadline = now + timeout_ms, ask_ms = now;
-    snprintf(ask.host, sizeof ask.host, "%s", cutover->own_host);
-    snprintf(ask.key, sizeof ask.key, "%s", cutover->own_key);
-    randombytes_buf(ask.bytes, sizeof ask.bytes);
+    snprintf(question.host, sizeof question.host, "%s", cutover->own_host);
+    snprintf(question.key, sizeof question.key, "%s", cutover->own_key);
+    randombytes_buf(question.bytes, sizeof question.bytes);
+    cutover->asks = 0;
     for (size_t i = 0; i < cutover->peer_count; i++)
         cutover->peers[i].ready = false;
     while (name_missing(cutover, is_ready, what, NULL) != 0 && now < deadline) {
-        for (size_t i = 0; i < cutover->peer_count && now >= ask_ms; i++)
-            if (!is_ready(&cutover->peers[i]) && cutover->moves != NULL)
-                moves_send(cutover->moves, &ask, &cutover->peers[i].move_address);
-        if (now >= ask_ms)
+        if (now >= ask_ms) {
+            ask(cutover, &question);
             ask_ms = now + ASK_AGAIN_MS;
+        }
         wait_ms(cutover, STEP_MS);
-        take_datagrams(cutover, ask.bytes);
+        take_datagrams(cutover, question.bytes);
         now = device_now_ms();
     }
     return name_missing(cutover, is_ready, what, err);
+}
+
+int cutover_check_deadline(const struct cutover *cutover, struct error *err)
+{
+    if (cutover->farthest == NULL || 2 * cutover->round_trip_ms < cutover->deadline_ms)
+        return 0;
+    return error_set(err, ERROR_FAILED_PRECONDITION,
+                     "%s is %d ms away (there and back): packets would wait longer than the "
+                     "hold-limit of %d ms; %d would do",
+                     cutover->farthest, cutover->round_trip_ms, cutover->deadline_ms,
+                     ENOUGH_TRIPS * cutover->round_trip_ms + ENOUGH_MS);
 }
 
 // ---- cutting over ----
@@ -275,8 +315,8 @@ int cutover_back(struct cutover *cutover, const uint8_t *private_key, struct err
         set_keepalives(cutover, private_key, KEEPALIVE_FORCES, err) != 0)
         rc = -1;
     else
-        (void)await(cutover, is_back, device_now_ms() + BACK_MS, "no handshake",
-                    &unimportant); // the traffic must go on in any case
+        (void)await(cutover, is_back, device_now_ms() + BACK_MS + 2 * cutover->round_trip_ms,
+                    "no handshake", &unimportant); // the traffic must go on in any case
     cutover_let_go(cutover);
     return rc;
 }

@@ -18,6 +18,8 @@
 #include "hold_guard.h"
 #include "moves.h"
 
+#define CUTOVER_ASKS_MAX 64 // times that a counterpart is asked
+
 // A counterpart that the rotation waits for.
 struct cutover_peer {
     uint8_t public_key[DEVICE_KEY_SIZE]; // its own, on our interface
@@ -44,11 +46,16 @@ struct cutover {
     size_t peer_count;
     // What was measured: for the log and the operator.
     int held_ms;
+    int round_trip_ms;    // the longest, between asking and the answer; 0 = nobody was asked
+    const char *farthest; // whose that is; NULL = nobody's
+    // Inside.
+    int64_t asked_ms[CUTOVER_ASKS_MAX]; // when it was asked who is ready
+    unsigned asks;
 };
 
 // Asks each counterpart that takes move datagrams whether its applier is there, and has it look
 // closely from now on. Returns 0 when all answered within `timeout_ms`, else -1 with `err` naming
-// those that did not.
+// those that did not. Measures their round trips.
 int cutover_ask_ready(struct cutover *cutover, int timeout_ms, struct error *err);
 
 enum cutover_outcome {
@@ -57,12 +64,17 @@ enum cutover_outcome {
     CUTOVER_NOT_BEGUN,     // the new key was not set; nothing is held
 };
 
+// Whether packets need not wait longer than `deadline_ms`, as far as the round trips tell: a
+// handshake that the other end knows of takes one and a half, to hear of its move another half. 0,
+// or -1 with `err` saying what would do.
+int cutover_check_deadline(const struct cutover *cutover, struct error *err);
+
 // Holds, sets `private_key` (32 bytes of guarded memory) and waits. `err` for all but the first.
 enum cutover_outcome cutover_run(struct cutover *cutover, const uint8_t *private_key,
                                  struct error *err);
 
-// Sets the key before again, waits a moment for its handshakes, and lets the packets go in any
-// case. -1 when the key could not be set.
+// Sets the key before again, waits a moment for its handshakes (400 ms and two round trips), and
+// lets the packets go in any case. -1 when the key could not be set.
 int cutover_back(struct cutover *cutover, const uint8_t *private_key, struct error *err);
 
 // Lets the packets go, whatever is set.
