@@ -35,6 +35,7 @@ EXPECTED = (
     *(f"hold by plug: {check.__name__}" for check in device_checks.ATTACH_CHECKS),
     "hold: auto takes plug where the kernel has it",
     "hold: our qdisc of another kind is refused",
+    "adoption: two hosts come under custody and off their plaintext keys, and no packet is lost",
     "apply wga: set and confirmed",
     "apply wga: wg(8) shows what custodyctl shows",
     "apply wgb: set and confirmed",

@@ -13,70 +13,13 @@ import pytest
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-from custody import KEY, Fleet  # noqa: E402
-from topology import PATIENCE, Key, Topology, default_builddir, find_program, inside, missing, wait_for  # noqa: E402
+from custody import KEY  # noqa: E402
+from topology import PATIENCE, Key, Topology, default_builddir, find_program, missing, wait_for  # noqa: E402
 from device import Peer  # noqa: E402
+from estate import ADOPTED, TO_CHANGE, Estate  # noqa: E402
 from test_secrets import FOUND, NOWHERE, Wiretap  # noqa: E402
-from traffic import Traffic  # noqa: E402
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
-ADOPTED, TO_CHANGE, USAGE, UNREACHABLE, NO_DEVICE = range(5)
-GRACE = 3  # seconds, of the old keys
-
-
-class Estate:
-    """A server and a client with plaintext keys and traffic, beside hosts of custody that know nothing of them yet."""
-
-    def __init__(self, dir, net):
-        self.net, self.client, self.server = net, net.clients[0], net.server
-        self.fleet = Fleet(dir, net, interface_extra=f"  grace = {GRACE}")
-        self.old = {end: end.key for end in net.ends}
-
-    def start(self, trust=True):
-        for end, host in self.fleet.hosts.items():
-            host.stack.provision()
-            host.stack.write_config(host=host.name, keys=(KEY,), timeout=PATIENCE, lease=60,
-                                    key_options=f"grace = {GRACE}\n  window = 30")
-            host.stack.start(deadline=PATIENCE)
-            host.stack.init()
-        for end, host in self.fleet.hosts.items():
-            if trust:
-                host.trust_all(self.fleet.hosts.values())
-            else:
-                self.trust_nobody_else(end)
-            host.write_applier_config(self.fleet.peers_of(end), interface_extra=self.fleet.interface_extra)
-            host.start_applier()
-        return self
-
-    def trust_nobody_else(self, end):
-        host = self.host(end)
-        host.trust.write_text(f"{host.name} {host.stack.status()['host_vkey']}\n")
-
-    def host(self, end):
-        return self.fleet.hosts[end]
-
-    def command(self, end, *options):
-        host = self.host(end)
-        return [str(a) for a in (*inside(end.netns), host.stack.program("custody-applier"), f"--config={host.config}",
-                                 *options, "adopt", end.interface)]
-
-    def adopt(self, end, status, *options):
-        done = subprocess.run(self.command(end, *options), capture_output=True, text=True, timeout=3 * PATIENCE,
-                              env=self.host(end).stack.env())
-        assert done.returncode == status, (done.stdout, done.stderr, self.fleet.logs())
-        for private in (key.private for key in self.old.values()):
-            assert private not in done.stdout + done.stderr
-        return done
-
-    def events(self, end, name):
-        return [r for r in self.host(end).stack.records() if r["event"] == name]
-
-    def is_off(self, end):
-        """Whether the end has a key of custody's, which the other side has the allowed-ips for."""
-        other = self.server if end is self.client else self.client
-        public = end.public_key()
-        return public != self.old[end].public and public == self.host(end).public_key() and \
-            self.host(other).has_peer(public, self.net.inner_prefix(end))
 
 
 def make_estate(tmp_path, **options):
@@ -108,39 +51,12 @@ def find(key, what, where):
 
 
 def test_two_hosts_are_adopted_under_traffic(estate):
-    net, client, server = estate.net, estate.client, estate.server
-    with Traffic(net, rate=200) as traffic:
-        # The counterpart is not under custody yet: imported, and no further.
-        first = estate.adopt(client, TO_CHANGE)
-        assert f"{estate.host(server).name} is not ready" in first.stderr and "custody-applier adopt" in first.stderr
-        assert "is imported, as key wg0 generation 1" in first.stdout
-        assert client.public_key() == estate.old[client].public and not estate.events(client, "rotation.started")
-        traffic.mark("server")
-        estate.adopt(server, ADOPTED)
-        traffic.mark("client")
-        last = estate.adopt(client, ADOPTED)
-        account = traffic.finish()
-    for direction in (account.to_server, account.to_client):
-        assert direction.sent > 0 and direction.lost == 0, account
-    assert "is destroyed in the token after the grace period" in last.stdout and "PostUp = custody-applier up %i" in last.stdout
-    for end in net.ends:
-        assert estate.is_off(end), estate.fleet.logs()
-        imported, = estate.events(end, "key.imported")
-        assert imported["purpose"] == "wireguard-imported" and imported["public_key"] == estate.old[end].public
-        assert imported["generation"] == 1
-    # The old keys end in the token and on the other side's interface, and the logs are whole.
-    for end in net.ends:
-        other = server if end is client else client
-        wait_for(lambda: [r for r in estate.events(end, "key.destroyed") if r["generation"] == 1],
-                 f"the old key of {end.interface} destroyed\n{estate.fleet.logs()}", PATIENCE, 0.2)
-        wait_for(lambda: estate.old[end].public not in other.device.peers(),
-                 f"the old peer at {other.interface} gone\n{estate.fleet.logs()}", PATIENCE, 0.2)
-    for host in estate.fleet.hosts.values():
-        done = host.stack.audit("verify", f"--vkey={host.stack.log_vkey}", host.stack.audit_dir)
-        assert done.returncode == 0, (done.stdout, done.stderr)
+    told = estate.adopt_both()
+    assert "is destroyed in the token after the grace period" in told and "PostUp = custody-applier up %i" in told
+    estate.check_adopted()
     # All is done, and said so.
-    again = estate.adopt(client, ADOPTED)
-    assert "adopted" in again.stdout and len(estate.events(client, "rotation.started")) == 1
+    again = estate.adopt(estate.client, ADOPTED)
+    assert "adopted" in again.stdout and len(estate.events(estate.client, "rotation.started")) == 1
 
 
 def test_the_imported_key_is_nowhere_but_in_the_device(estate, tmp_path):
