@@ -51,12 +51,14 @@ def _remarks(result):
     return remarks
 
 
+def lost(result):
+    """Packets, both ways, of a row that was measured."""
+    return result["account"]["to_server"]["lost"] + result["account"]["to_client"]["lost"]
+
+
 def kept(result):
     """Whether the row was measured and its method lost nothing where it promises so."""
-    if "failure" in result:
-        return False
-    lost = result["account"]["to_server"]["lost"] + result["account"]["to_client"]["lost"]
-    return lost == 0 or not result["loses_none"]
+    return "failure" not in result and (lost(result) == 0 or not result["loses_none"])
 
 
 def show(results):

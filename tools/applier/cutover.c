@@ -16,9 +16,10 @@
     50 // after the handshake, where nobody tells of the move (20 suffice on a LAN)
 #define FIXED_BACK_MS    100 // the same on the way back, where the other end may look every 25 ms
 #define BACK_MS          400 // and 2 round trips: that a handshake under the key before is waited for
-#define ASK_AGAIN_MS     100 // a datagram may be lost
-#define DRAIN_MS         50  // for what passed just before it was held
-#define HELD_MAX         800 // packets: a release of more can overrun WireGuard's own queue (1,024)
+#define ASK_AGAIN_MS     100  // a datagram may be lost
+#define DRAIN_MS         50   // for what passed just before it was held
+#define HELD_MAX         800  // packets: a release of more than WireGuard's own queue has room for
+#define HELD_BACK_MAX    1000 // (1,024) may lose some, and the way back needs its time
 #define KEEPALIVE_FORCES 25
 #define ENOUGH_TRIPS     4   // round trips, and
 #define ENOUGH_MS        100 // that a hold-limit should have
@@ -234,13 +235,13 @@ static bool is_full(struct cutover *cutover)
 {
     struct hold_pending pending;
     return cutover->hold != NULL && hold_pending(cutover->hold, &pending, NULL) == 0 &&
-           pending.packets >= HELD_MAX;
+           pending.packets >= cutover->held_max;
 }
 
 static bool have_all_told(const struct cutover *cutover)
 {
     for (size_t i = 0; i < cutover->peer_count; i++)
-        if (cutover->peers[i].has_move_address && !cutover->peers[i].moved)
+        if (!cutover->peers[i].has_move_address || !cutover->peers[i].moved)
             return false;
     return true;
 }
@@ -274,8 +275,8 @@ static int await(struct cutover *cutover, bool (*is_done)(const struct cutover_p
             return name_missing(cutover, is_done, what, err);
         if (is_full(cutover))
             return error_set(err, ERROR_DEADLINE_EXCEEDED,
-                             "%d packets wait already: more could not be let go without loss",
-                             HELD_MAX);
+                             "%u packets wait already: more could not be let go without loss",
+                             cutover->held_max);
         wait_ms(cutover, STEP_MS);
     }
 }
@@ -287,6 +288,7 @@ enum cutover_outcome cutover_run(struct cutover *cutover, const uint8_t *private
     if (set_keepalives(cutover, NULL, 0, err) != 0 || note_handshakes(cutover, err) != 0)
         return CUTOVER_NOT_BEGUN;
     int64_t begun = device_now_ms();
+    cutover->held_max = HELD_MAX;
     hold_guard_tell(cutover->guard, true);
     if (cutover->hold != NULL && hold_begin(cutover->hold, err) != 0) {
         hold_guard_tell(cutover->guard, false);
@@ -311,6 +313,7 @@ int cutover_back(struct cutover *cutover, const uint8_t *private_key, struct err
 {
     struct error unimportant;
     int rc = 0;
+    cutover->held_max = HELD_BACK_MAX;
     if (set_keepalives(cutover, NULL, 0, err) != 0 || note_handshakes(cutover, err) != 0 ||
         set_keepalives(cutover, private_key, KEEPALIVE_FORCES, err) != 0)
         rc = -1;

@@ -51,6 +51,7 @@ struct cutover {
     // Inside.
     int64_t asked_ms[CUTOVER_ASKS_MAX]; // when it was asked who is ready
     unsigned asks;
+    unsigned held_max; // packets that may wait
 };
 
 // Asks each counterpart that takes move datagrams whether its applier is there, and has it look

@@ -12,6 +12,7 @@
 #include "pair.h"
 
 #define READY_MS    2000 // for answers by the second device: a handshake may have to come first
+#define TURN_MS     1000 // that a counterpart has to begin a handshake by the second device
 #define LATER_MS    3000 // counterparts look at their handshakes once a second at the least
 #define CHANGES_MAX 3    // to the second device's peers, of one counterpart
 #define KEEPALIVE_S 25   // keeps its sessions, and its addresses behind NAT
@@ -76,10 +77,9 @@ static bool is_key(const uint8_t a[DEVICE_KEY_SIZE], const uint8_t b[DEVICE_KEY_
     return sodium_memcmp(a, b, DEVICE_KEY_SIZE) == 0;
 }
 
-// Has the peers that can be reached shake hands now: a new key has no session. Both ends do it, as
-// either may be the first that knows the other's new key, and WireGuard asks again after 5 s only.
-// What makes it ask is a keepalive that is turned on: one that is on is turned off before, and one
-// that is off, off again.
+// Has the peers that can be reached shake hands now: a new key has no session. What makes WireGuard
+// ask is a keepalive that is turned on: one that is on is turned off before, and one that is off,
+// off again.
 static int wake(struct tended *tended, const struct device_view *second, struct error *err)
 {
     struct device_peer_change *changes = calloc(second->peer_count + 1, sizeof *changes);
@@ -197,8 +197,28 @@ static void fill_peer(struct device_peer_change *change, const struct tended_pee
     }
 }
 
+// Whether to have a keepalive on, which begins a handshake where there is no session. That is first
+// the turn of the one whose key is new: of two initiations that cross, each end drops its own, and
+// WireGuard begins again after 5 s only.
+static bool is_our_turn(struct tended *tended, struct tended_peer *peer,
+                        const struct device_peer *there)
+{
+    int64_t now = device_now_ms();
+    if (there != NULL && there->latest_handshake.tv_sec != 0) {
+        peer->pair_turn_ms = 0;
+        return true;
+    }
+    if (peer->pair_turn_ms == 0)
+        peer->pair_turn_ms = now + TURN_MS;
+    if (now >= peer->pair_turn_ms)
+        return true;
+    if (peer->pair_turn_ms < tended->due_ms)
+        tended->due_ms = peer->pair_turn_ms;
+    return false;
+}
+
 // Adds what one counterpart's keys need; returns the number of changes, CHANGES_MAX at most.
-static size_t mirror(const struct tended *tended, const struct tended_peer *peer,
+static size_t mirror(struct tended *tended, struct tended_peer *peer,
                      const struct device_view *second, struct device_peer_change *changes)
 {
     const struct counterpart_says *says = &peer->says;
@@ -211,7 +231,7 @@ static size_t mirror(const struct tended *tended, const struct tended_peer *peer
         return 0;
     const struct device_peer *holder = find_holder(second, active);
     const struct device_peer *there = device_view_peer(second, active->public_key);
-    bool awake = peer->setup->pair_endpoint.address.family != 0;
+    bool awake = peer->setup->pair_endpoint.address.family != 0 && is_our_turn(tended, peer, there);
     // It lacks the keepalive where a process ended while it woke its peers.
     if (there == NULL || !device_allowed_ips_equal(there, active) ||
         (awake && there->keepalive == 0)) {

@@ -87,6 +87,7 @@ struct tended_peer {
     uint64_t dropped_generation; // of ours, compromised: the highest that it said it has dropped
     uint8_t move_sha256[32];
     struct tended_psk psk;
+    int64_t pair_turn_ms; // when we begin the handshake that the pair lacks; 0 = it lacks none
 };
 
 // A note of ours, as it was signed last: put back where the registry lost it.
