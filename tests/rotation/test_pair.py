@@ -163,3 +163,14 @@ def test_strict_filter_is_refused(laboratory):
     client.run("sysctl", "-q", f"net.ipv4.conf.{client.interface}.rp_filter=1")
     host.start_applier()
     wait_for(lambda: "rp_filter is 1" in log_of(rotator, client), "words about rp_filter", PATIENCE, 0.05)
+
+
+@pytest.mark.parametrize("laboratory", [(CustodyPair, 20)], indirect=True)
+def test_one_rotation_after_another_finds_the_pair_ready(laboratory):
+    """Two ends that begin a handshake at once end without one, for 5 s."""
+    rotator, net = laboratory
+    for _ in range(10):
+        for end in net.ends:
+            rotator.rotate(end)
+    for end in net.ends:
+        assert "no applier answers" not in log_of(rotator, end)
