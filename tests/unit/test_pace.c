@@ -19,8 +19,8 @@ static void looks_take_half_a_core_at_most(void)
     }
 }
 
-// A quick look is late by 4 ms at first; by an eighth of the time since then, and never by as much
-// as the 50 ms that the other end waits after a handshake where nobody tells of the move.
+// A quick look is late by 4 ms at first; by a sixteenth of the time since then, and never by as
+// much as the 50 ms that the other end waits after a handshake where nobody tells of the move.
 static void a_look_is_late_by_little(void)
 {
     int64_t before = 0;
@@ -28,7 +28,7 @@ static void a_look_is_late_by_little(void)
     CU_ASSERT_EQUAL(pace_follow(&asked, ASKED, 0), 4);
     for (int64_t since = 0; since < HOT; since++) {
         int64_t wait = pace_follow(&asked, ASKED + since, 0);
-        CU_ASSERT(wait >= before && wait <= 25 && (wait == 4 || wait <= since / 8));
+        CU_ASSERT(wait >= before && wait <= 25 && (wait == 4 || wait <= since / 16));
         before = wait;
     }
     CU_ASSERT_EQUAL(before, 25);
@@ -41,7 +41,7 @@ static void few_looks_while_a_cutover_takes_long(void)
     int looks = 0;
     for (int64_t now = ASKED; now < ASKED + HOT; now += pace_follow(&asked, now, 0))
         looks++;
-    CU_ASSERT(looks <= 110);
+    CU_ASSERT(looks <= 120);
 }
 
 static void passes_wait_while_a_handshake_is_expected(void)

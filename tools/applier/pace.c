@@ -2,11 +2,10 @@
 // The pauses between looks at a device, and the time of the next pass.
 #include "pace.h"
 
-#define OWN_MS        2
-#define FOLLOW_HOT_MS 4
-#define FOLLOW_PART   8
-#define FOLLOW_WARM_MS                                                                             \
-    25 // cutover.c lets go 50 ms after a handshake where nobody tells of the move
+#define OWN_MS         2
+#define FOLLOW_HOT_MS  4
+#define FOLLOW_PART    16
+#define FOLLOW_WARM_MS 25 // half of what cutover.c waits after a handshake nobody tells of
 #define FOLLOW_COLD_MS 1000
 #define COLD_PART      50
 

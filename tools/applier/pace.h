@@ -23,7 +23,7 @@ struct pace {
     bool heard;           // a counterpart whose move was made has said something since
 };
 
-// How long to wait after a look that took `took_ms`: from 4 ms on an eighth of the time since it
+// How long to wait after a look that took `took_ms`: from 4 ms on a sixteenth of the time since it
 // asked, so that a cutover that takes long, as on a busy machine, is not made longer by looking;
 // but 25 ms at most, because of the way back nobody tells. Never less than `took_ms`, half of a
 // core; when no handshake is expected a fiftieth, and a second at least.
