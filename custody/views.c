@@ -12,9 +12,10 @@
 #include "schedule.h"
 #include "steps.h"
 
-#define ENVELOPE   64 // bytes of a response around the view, at most
-#define PEER_LEAST 40 // bytes of a counterpart's generation, at least
-#define PEERS_MAX  (FRAME_MAX / PEER_LEAST)
+#define ENVELOPE        64 // bytes of a response around the view, at most
+#define PEER_LEAST      40 // bytes of a counterpart's generation, at least
+#define PEERS_MAX       (FRAME_MAX / PEER_LEAST)
+#define DEACTIVATED_MAX 128 // generations of a key, in a view
 
 static Custody__V1__PeerState peer_state(uint32_t state)
 {
@@ -146,12 +147,24 @@ static struct room *room_new(const struct daemon *daemon)
     return NULL;
 }
 
+static bool is_listed(const Custody__V1__KeyView *view, const struct state_key *key)
+{
+    return strcmp(key->name, view->key) == 0 && key->state != KEY_DESTROYED;
+}
+
+// Of the generations that only wait for the end of their grace the latest: a long grace and
+// frequent rotations make more of them than fit into a frame.
 static void list_generations(Custody__V1__KeyView *view, struct room *room,
                              const struct daemon *daemon)
 {
+    size_t waiting = 0;
     for (size_t i = 0; i < state_keys(daemon->state); i++) {
         const struct state_key *key = state_key_at(daemon->state, i);
-        if (strcmp(key->name, view->key) != 0 || key->state == KEY_DESTROYED)
+        waiting += is_listed(view, key) && key->state == KEY_DEACTIVATED;
+    }
+    for (size_t i = 0; i < state_keys(daemon->state); i++) {
+        const struct state_key *key = state_key_at(daemon->state, i);
+        if (!is_listed(view, key) || (key->state == KEY_DEACTIVATED && waiting-- > DEACTIVATED_MAX))
             continue;
         keys_fill(&room->keys[view->n_generations], key);
         room->key_pointers[view->n_generations] = &room->keys[view->n_generations];

@@ -155,6 +155,17 @@ def test_rotation_confirmed(active):
     verify(active)
 
 
+def test_a_view_holds_the_latest_of_many_deactivated_generations(active):
+    """A long grace and frequent rotations: what does not fit into a frame must not keep a key from being used."""
+    with Applier(active) as c:
+        for generation in range(2, 140):
+            c.rotate()
+            c.apply(generation, "ROTATION")
+            c.end(generation, True)
+        shown = generations(c.view())
+    assert shown == {139: "ACTIVE", **{generation: "DEACTIVATED" for generation in range(11, 139)}}
+
+
 def test_rotation_rolled_back(active):
     with Applier(active) as c:
         c.rotate()

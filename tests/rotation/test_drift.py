@@ -174,6 +174,26 @@ def test_an_interface_that_is_made_anew_is_restored_and_is_no_drift(pair):
     assert not [r for r in pair.host.stack.records() if r["event"].startswith("drift.")]
 
 
+def test_what_was_changed_while_there_was_no_applier_is_restored_and_recorded(pair):
+    pair.host.stop_applier()
+    take_allowed_ips(pair)
+    pair.host.start_applier()
+    pair.wait_recorded("drift.cleared", "allowed-ips")
+    assert len(pair.recorded("drift.found", "allowed-ips")) == 1
+    assert "when the applier started" in pair.recorded("drift.found", "allowed-ips")[0]["detail"]
+    assert pair.host.has_peer(pair.server.public_key(), pair.net.inner_prefix(pair.net.server))
+    pair.drift(status=NO_DRIFT)
+
+
+def test_an_interface_that_was_made_anew_while_there_was_no_applier_is_no_drift(pair):
+    pair.host.stop_applier()
+    pair.net.recreate(pair.client)
+    pair.host.start_applier()
+    wait_for(lambda: pair.host.has_peer(pair.server.public_key(), pair.net.inner_prefix(pair.net.server)),
+             f"its peer\n{pair.fleet.logs()}", PATIENCE, 0.05)
+    assert not pair.recorded("drift.found", "allowed-ips")
+
+
 def test_the_exit_status_says_what_is_missing(pair):
     assert pair.host.stack.run(pair.host.stack.program("custody-applier"), f"--config={pair.host.config}", "drift", "nosuch",
                                netns=pair.client.netns).returncode == NO_DEVICE

@@ -241,6 +241,7 @@ void tended_find(struct tended *tended)
     tended->identity = identity;
     tended->present = true;
     tended->keyed = false; // what a new interface lacks is not lost but not there yet
+    tended->inherited = false;
     for (size_t i = 0; i < tended->peer_count; i++)
         tended->peers[i].whole = false;
     tended->dirty = true;
@@ -319,8 +320,10 @@ static int tend_own_key(struct tended *tended, struct error *err)
         return take_over(tended, err);
     if (own.kind == PLAN_NOTHING && own.generation != 0)
         tended->seen_before = true;
-    if (own.generation != 0)
+    if (own.generation != 0) {
+        tended->inherited |= !tended->keyed && !tended->has_ours;
         tended->keyed = true;
+    }
     paired_tend_key(tended, &own);
     return 0;
 }

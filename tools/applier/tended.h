@@ -124,6 +124,7 @@ struct tended {
     uint8_t ours[DEVICE_KEY_SIZE]; // the public key set last by this process
     bool has_ours;
     bool keyed;         // this interface had its key: another one now is drift
+    bool inherited;     // it had it before this process set one
     struct drift told;  // that is recorded; `host` and `peer_key` of it live in `setup`
     int64_t interval_s; // the longest between two handshakes with one counterpart, at most a day
     // The key.
