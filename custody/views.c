@@ -179,13 +179,21 @@ static size_t item_size(size_t size)
     return size + (size < 128 ? 2 : 3);
 }
 
+// Bytes of an answer with the view as it is, if it says that there is more.
+static size_t size_with_more(const Custody__V1__KeyView *view)
+{
+    Custody__V1__KeyView more = *view;
+    more.more_peers = true;
+    return custody__v1__key_view__get_packed_size(&more) + ENVELOPE;
+}
+
 // As many as fit beside what the view has already, from the one that has that place among the
 // key's.
 static void list_peers(Custody__V1__KeyView *view, struct room *room, const struct daemon *daemon,
                        uint64_t from)
 {
     const struct peers *peers = state_peers(daemon->state);
-    size_t size = custody__v1__key_view__get_packed_size(view) + ENVELOPE;
+    size_t size = size_with_more(view);
     struct peer_span span = peers_of(peers, view->key);
     view->peers = room->peer_pointers;
     for (uint64_t i = from; i < span.count; i++) {
@@ -208,7 +216,7 @@ static void list_psks(Custody__V1__KeyView *view, struct room *room, const struc
 {
     const struct psks *psks = state_psks(daemon->state);
     const struct config_key *config = config_find_key(daemon->config, view->key);
-    size_t size = custody__v1__key_view__get_packed_size(view) + ENVELOPE;
+    size_t size = size_with_more(view);
     uint64_t place = peers_of(state_peers(daemon->state), view->key).count;
     view->psks = room->psk_pointers;
     for (size_t i = 0; i < psks->count && !view->more_peers; i++) {

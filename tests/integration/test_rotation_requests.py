@@ -166,6 +166,20 @@ def test_a_view_holds_the_latest_of_many_deactivated_generations(active):
     assert shown == {139: "ACTIVE", **{generation: "DEACTIVATED" for generation in range(11, 139)}}
 
 
+def test_a_view_fits_its_frame_however_long_the_names_in_it_are(active):
+    """As many counterparts as fill more than one frame, and the first part of the view as full as can be."""
+    count = 900
+    with Applier(active) as c:
+        for i in range(count):
+            c.peer("PEER_STAGED", peer=f"h{i:062}", move_sha256="0" * 64)
+        for length in range(1, 64):
+            c.peer("PEER_STAGED", peer="a" * length, move_sha256="0" * 64)
+            view = c.view()
+            assert view.more_peers and len(view.peers) > 400
+            rest = c.call(get_view=pb.GetView(key="wga", peers_from=len(view.peers), as_of=view.as_of))
+            assert len(view.peers) + len(rest.peers) == count + length
+
+
 def test_rotation_rolled_back(active):
     with Applier(active) as c:
         c.rotate()
