@@ -174,3 +174,34 @@ def test_one_rotation_after_another_finds_the_pair_ready(laboratory):
             rotator.rotate(end)
     for end in net.ends:
         assert "no applier answers" not in log_of(rotator, end)
+
+
+class Preshared(CustodyPair):
+    """With preshared keys that custody makes."""
+
+    def make_fleet(self, net):
+        fleet = super().make_fleet(net)
+        fleet.custodyd["key_options"] = "grace = 600\n  window = 30\n  psk-lifetime = 3600"
+        return fleet
+
+
+def preshared_keys(interface):
+    """{peer: its preshared key} of a device; without those that have none."""
+    lines = (line.split() for line in interface.wg("show", interface.interface, "preshared-keys").splitlines())
+    return {peer: key for peer, key in lines if key != "(none)"}
+
+
+@pytest.mark.parametrize("laboratory", [(Preshared, 0)], indirect=True)
+def test_the_pair_has_the_preshared_keys_of_the_interface(laboratory):
+    rotator, net = laboratory
+    for end in net.ends:
+        wait_for(lambda: len(preshared_keys(end)) == len(net.counterparts(end)) and
+                 preshared_keys(rotator.pairs[end]) == preshared_keys(end),
+                 f"preshared keys on both devices\n{rotator.fleet.logs()}", PATIENCE, 0.1)
+    with Traffic(net, rate=500) as traffic:
+        for end in net.ends:
+            rotator.rotate(end)
+        assert lost(traffic) == 0
+    for end in net.ends:
+        ended, = (r for r in rotator.fleet.hosts[end].stack.records() if r["event"] == "rotation.confirmed")
+        assert ended["method"] == "pair"

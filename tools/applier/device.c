@@ -250,3 +250,48 @@ int device_set(struct device *device, const struct device_change *change, struct
         return set_with_copies(device, change, copies, err);
     return device->backend->set(device->session, change, err);
 }
+
+static int set_preshared(struct device *to, const struct preshared *wanted,
+                         const uint8_t (*public_keys)[DEVICE_KEY_SIZE], size_t count,
+                         struct error *err)
+{
+    struct device_peer_change *changes = calloc(count, sizeof *changes);
+    struct device_change change = {.peers = changes};
+    if (changes == NULL)
+        return error_set(err, ERROR_RESOURCE_EXHAUSTED, "interface '%s': out of memory",
+                         to->interface);
+    for (size_t i = 0; i < count; i++) {
+        struct device_peer_change *one = &changes[change.peer_count];
+        one->preshared = preshared_of(wanted, public_keys[i]);
+        if (one->preshared == NULL)
+            continue;
+        memcpy(one->public_key, public_keys[i], DEVICE_KEY_SIZE);
+        one->update_only = true;
+        change.peer_count++;
+    }
+    int rc = device_set(to, &change, err);
+    free(changes);
+    return rc;
+}
+
+int device_copy_preshared(struct device *from, struct device *to,
+                          const uint8_t (*public_keys)[DEVICE_KEY_SIZE], size_t count,
+                          struct error *err)
+{
+    struct device_view *view = NULL;
+    if (count == 0)
+        return 0;
+    struct preshared *wanted = preshared_new(count);
+    if (wanted == NULL)
+        return error_set(err, ERROR_RESOURCE_EXHAUSTED,
+                         "interface '%s': no guarded memory for preshared keys", from->interface);
+    for (size_t i = 0; i < count; i++)
+        preshared_want(wanted, public_keys[i]);
+    preshared_ready(wanted);
+    int rc = read_view(from, &view, wanted, err);
+    if (rc == 0)
+        rc = set_preshared(to, wanted, public_keys, count, err);
+    device_view_free(view);
+    preshared_free(wanted); // wipes
+    return rc;
+}

@@ -73,8 +73,8 @@ void device_describe_all(const struct device_ops *ops, char *text, size_t size);
 // at once. sodium_init must have been called.
 struct device;
 
-// Opens `interface`. For the kernel, one socket serves all requests; a userspace daemon takes one
-// connection a request. Returns 0, or -1 with `err` filled as device_ops does.
+// Opens `interface`. One socket serves all requests; a userspace daemon may close it after each.
+// Returns 0, or -1 with `err` filled as device_ops does.
 int device_open(struct device **out, const char *interface, enum device_backend backend,
                 struct error *err);
 void device_close(struct device *device); // NULL is fine
@@ -121,6 +121,12 @@ struct device_change {
 // see. ERROR_INVALID_ARGUMENT for a change that contradicts itself, ERROR_FAILED_PRECONDITION when
 // the peer to copy a preshared key from is not there; nothing is changed then.
 int device_set(struct device *device, const struct device_change *change, struct error *err);
+
+// Gives each of these peers of `to` the preshared key that the same peer of `from` has, or none
+// where that has none; passes over those that either has not. 0, or -1 with `err`.
+int device_copy_preshared(struct device *from, struct device *to,
+                          const uint8_t (*public_keys)[DEVICE_KEY_SIZE], size_t count,
+                          struct error *err);
 
 // Counts since device_open: netlink messages, or UAPI requests and answers.
 struct device_messages {

@@ -275,6 +275,33 @@ static int set_peers(struct tended *tended, const struct device_view *second, st
     return rc;
 }
 
+static bool same_preshared(const struct device_peer *a, const struct device_peer *b)
+{
+    return a->has_preshared == b->has_preshared &&
+           sodium_memcmp(a->preshared_tag, b->preshared_tag, sizeof a->preshared_tag) == 0;
+}
+
+// What is sent by it must be no less protected.
+static int mirror_preshared(struct tended *tended, const struct device_view *second,
+                            struct error *err)
+{
+    uint8_t(*differ)[DEVICE_KEY_SIZE] = calloc(second->peer_count + 1, sizeof *differ);
+    size_t count = 0;
+    if (differ == NULL)
+        return error_set(err, ERROR_RESOURCE_EXHAUSTED, "out of memory for peers of '%s'",
+                         tended->setup->pair);
+    for (size_t i = 0; i < second->peer_count; i++) {
+        const struct device_peer *there = &second->peers[i];
+        const struct device_peer *peer = device_view_peer(tended->there, there->public_key);
+        if (peer != NULL && !same_preshared(there, peer))
+            memcpy(differ[count++], there->public_key, DEVICE_KEY_SIZE);
+    }
+    int rc = device_copy_preshared(tended->device, pair_device(tended->pair),
+                                   (const uint8_t(*)[DEVICE_KEY_SIZE])differ, count, err);
+    free(differ);
+    return rc;
+}
+
 void paired_tend_peers(struct tended *tended)
 {
     struct error err;
@@ -284,18 +311,14 @@ void paired_tend_peers(struct tended *tended)
     int rc = device_read(pair_device(tended->pair), &second, &err);
     if (rc == 0)
         rc = set_peers(tended, second, &err);
+    if (rc == 0)
+        rc = mirror_preshared(tended, second, &err);
     device_view_free(second);
     if (rc != 0)
         complain(tended, &err);
 }
 
 // ---- in a rotation ----
-
-static bool same_preshared(const struct device_peer *a, const struct device_peer *b)
-{
-    return a->has_preshared == b->has_preshared &&
-           sodium_memcmp(a->preshared_tag, b->preshared_tag, sizeof a->preshared_tag) == 0;
-}
 
 // Whether whatever is sent by the interface could go by the second device, and no less protected.
 static int check_alike(const struct tended *tended, const struct device_view *second,
