@@ -55,6 +55,12 @@ class Hooked:
         found = samples(scrape(self.metrics, OPENMETRICS), openmetrics=True)
         return value(found, "custody_hook_dropped_total", hook="pager")
 
+    def written(self, name):
+        """Waits for a whole line of a hook's in that file (which is there before it is written) -> its text."""
+        path = self.out / name
+        wait_for(lambda: path.exists() and path.read_text().endswith("\n"), f"what the hook writes into {name}")
+        return path.read_text()
+
     def wait_runs(self, outcome, n):
         wait_for(lambda: self.runs(outcome) == n, f"{n} runs {outcome}")
 
@@ -116,7 +122,7 @@ def test_one_that_hangs_is_killed_with_its_children_and_holds_up_nobody(new_stac
     hooked = Hooked(new_stack, "trap '' TERM; sleep 1000 & echo $! >$out/child; echo $$ >$out/self; sleep 1000", timeout=1)
     hooked.start()
     hooked.release()
-    wait_for(lambda: (hooked.out / "self").exists() and (hooked.out / "self").read_text().strip(), "the hook running")
+    hooked.written("self")
     hooked.stack.ctl("key", "generate", "wgb", check=True)  # served while it hangs
     hooked.wait_runs("timed-out", 1)
     pids = [int((hooked.out / name).read_text()) for name in ("self", "child")]
@@ -168,9 +174,8 @@ def test_a_stop_kills_what_runs(new_stack):
     hooked = Hooked(new_stack, "echo $$ >$out/self; sleep 1000", timeout=300)
     hooked.start()
     hooked.release()
-    wait_for(lambda: (hooked.out / "self").exists() and (hooked.out / "self").read_text().strip(), "the hook running")
+    pid = int(hooked.written("self"))
     assert hooked.stack.stop() == 0
-    pid = int((hooked.out / "self").read_text())
     wait_for(lambda: not is_alive(pid), "the hook gone")
 
 
@@ -184,8 +189,7 @@ def test_reload_takes_up_new_hooks_and_keeps_what_is_right(new_stack):
     stack.custodyd.send_signal(signal.SIGHUP)
     wait_for(lambda: "configuration read again" in stack.log.read_text(), "the reload")
     stack.generate("wgb")
-    wait_for((hooked.out / "all").exists, "the new hook's run")
-    assert json.loads((hooked.out / "all").read_text())["event"] == "key.generated"
+    assert json.loads(hooked.written("all"))["event"] == "key.generated"
     stack.write_config(extra=hooked.text.replace("nobody", "root"))
     stack.custodyd.send_signal(signal.SIGHUP)
     wait_for(lambda: "the configuration stays as it was: hook 'pager': 'user' is 'root'" in stack.log.read_text(), "the refusal")
@@ -224,8 +228,7 @@ def test_without_privileges_only_as_itself(new_stack, user, fine):
         return
     stack.wait_ready()
     stack.init()
-    wait_for(lambda: (hooked.out / "uid").exists() and (hooked.out / "uid").read_text(), "the hook's run")
-    assert (hooked.out / "uid").read_text().strip() == str(own.pw_uid)
+    assert hooked.written("uid").strip() == str(own.pw_uid)
 
 
 @pytest.mark.parametrize("hook, says", [
