@@ -275,7 +275,8 @@ struct custody_step {
 // All that an applier needs to know of a key.
 struct custody_view {
     char key[64];
-    struct custody_key *generations; // those that are not destroyed, by number
+    // Those that are not destroyed, by number; of deactivated ones the latest 128.
+    struct custody_key *generations;
     size_t generation_count;
     struct custody_peer *peers; // by host, key, number
     size_t peer_count;

@@ -180,7 +180,7 @@ def test_what_was_changed_while_there_was_no_applier_is_restored_and_recorded(pa
     pair.host.start_applier()
     pair.wait_recorded("drift.cleared", "allowed-ips")
     assert len(pair.recorded("drift.found", "allowed-ips")) == 1
-    assert "when the applier started" in pair.recorded("drift.found", "allowed-ips")[0]["detail"]
+    assert "when the applier took the interface up" in pair.recorded("drift.found", "allowed-ips")[0]["detail"]
     assert pair.host.has_peer(pair.server.public_key(), pair.net.inner_prefix(pair.net.server))
     pair.drift(status=NO_DRIFT)
 

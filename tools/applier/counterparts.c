@@ -10,7 +10,7 @@
 
 #include <sodium.h>
 
-#include "drift.h"
+#include "drifts.h"
 #include "psk.h"
 
 #define INTERVAL_MAX_S 86400
@@ -278,33 +278,22 @@ static int retire(struct tended *tended, struct tended_peer *peer, const struct 
     return step->compromised ? put_acknowledgement(tended, peer, step->generation, note, err) : 0;
 }
 
-static int record_drift(struct tended *tended, const struct tended_peer *peer,
-                        enum custody_finding what, struct error *err)
-{
-    struct custody_error theirs = {0};
-    char detail[DETAIL_MAX + 1];
-    snprintf(detail, sizeof detail, "%s: %s %s had not its allowed-ips when the applier started",
-             drift_kind_name(DRIFT_ALLOWED_IPS), peer->setup->host, peer->setup->key);
-    if (tended->world->custody == NULL)
-        return error_set(err, ERROR_UNAVAILABLE, "custodyd is not reached");
-    if (custody_record_finding(tended->world->custody, tended->setup->key, what, peer->setup->host,
-                               peer->setup->key, detail, &theirs) != 0)
-        return tended_from_library(tended, &theirs, "recording drift", err);
-    tended_tell(tended, "%s: %s", what == CUSTODY_DRIFT_FOUND ? "drift" : "drift is gone", detail);
-    return 0;
-}
-
 // What is put on an interface that was in use before this process says so in the log: somebody took
 // it away meanwhile, or the configuration is another now.
 static int repair(struct tended *tended, const struct tended_peer *peer, const uint8_t *public_key,
                   struct error *err)
 {
+    struct drift_finding finding = {
+        .kind = DRIFT_ALLOWED_IPS, .host = peer->setup->host, .peer_key = peer->setup->key};
     if (!tended->inherited)
         return give_allowed_ips(tended, peer, public_key, err);
-    if (record_drift(tended, peer, CUSTODY_DRIFT_FOUND, err) != 0 ||
+    snprintf(finding.words, sizeof finding.words,
+             "%s %s lacked its allowed-ips when the applier took the interface up",
+             peer->setup->host, peer->setup->key);
+    if (drifts_record(tended, CUSTODY_DRIFT_FOUND, &finding, err) != 0 ||
         give_allowed_ips(tended, peer, public_key, err) != 0)
         return -1;
-    return record_drift(tended, peer, CUSTODY_DRIFT_CLEARED, err);
+    return drifts_record(tended, CUSTODY_DRIFT_CLEARED, &finding, err);
 }
 
 static int carry_out(struct tended *tended, struct tended_peer *peer, const struct plan_step *step,

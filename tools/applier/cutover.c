@@ -11,15 +11,14 @@
 
 #include "pace.h"
 
-#define STEP_MS 2 // that datagrams are waited for
-#define FIXED_HOLD_MS                                                                              \
-    50 // after the handshake, where nobody tells of the move (20 suffice on a LAN)
+#define STEP_MS          2   // that datagrams are waited for
+#define FIXED_HOLD_MS    50  // after the handshake, where nobody tells of the move; 20 do on a LAN
 #define FIXED_BACK_MS    100 // the same on the way back, where the other end may look every 25 ms
 #define BACK_MS          400 // and 2 round trips: that a handshake under the key before is waited for
 #define ASK_AGAIN_MS     100  // a datagram may be lost
 #define DRAIN_MS         50   // for what passed just before it was held
-#define HELD_MAX         800  // packets: a release of more than WireGuard's own queue has room for
-#define HELD_BACK_MAX    1000 // (1,024) may lose some, and the way back needs its time
+#define HELD_MAX         800  // packets that may wait: WireGuard's own queue holds 1,024
+#define HELD_BACK_MAX    1000 // the same on the way back, which needs its time
 #define KEEPALIVE_FORCES 25
 #define ENOUGH_TRIPS     4   // round trips, and
 #define ENOUGH_MS        100 // that a hold-limit should have
@@ -219,7 +218,8 @@ int cutover_ask_ready(struct cutover *cutover, int timeout_ms, struct error *err
 
 int cutover_check_deadline(const struct cutover *cutover, struct error *err)
 {
-    if (cutover->farthest == NULL || 2 * cutover->round_trip_ms < cutover->deadline_ms)
+    if (cutover->hold == NULL || cutover->farthest == NULL ||
+        2 * cutover->round_trip_ms < cutover->deadline_ms)
         return 0;
     return error_set(err, ERROR_FAILED_PRECONDITION,
                      "%s is %d ms away (there and back): packets would wait longer than the "

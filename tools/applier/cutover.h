@@ -65,9 +65,9 @@ enum cutover_outcome {
     CUTOVER_NOT_BEGUN,     // the new key was not set; nothing is held
 };
 
-// Whether packets need not wait longer than `deadline_ms`, as far as the round trips tell: a
-// handshake that the other end knows of takes one and a half, to hear of its move another half. 0,
-// or -1 with `err` saying what would do.
+// Whether packets that are held need not wait longer than `deadline_ms`, as far as the round trips
+// tell: a handshake that the other end knows of takes one and a half, to hear of its move another
+// half. 0, or -1 with `err` saying what would do.
 int cutover_check_deadline(const struct cutover *cutover, struct error *err);
 
 // Holds, sets `private_key` (32 bytes of guarded memory) and waits. `err` for all but the first.

@@ -47,7 +47,7 @@ int drifts_look(const struct tended *tended, struct drift *drift, struct error *
 
 // ---- the log ----
 
-static int record(struct tended *tended, enum custody_finding what,
+int drifts_record(struct tended *tended, enum custody_finding what,
                   const struct drift_finding *finding, struct error *err)
 {
     struct custody_error theirs = {0};
@@ -78,7 +78,7 @@ static int tell(struct tended *tended, const struct drift *now, struct error *er
     int rc = 0;
     for (size_t i = 0; i < told->count; i++) {
         bool gone = !has(now, &told->items[i]) && !now->cut;
-        if (gone && record(tended, CUSTODY_DRIFT_CLEARED, &told->items[i], err) == 0)
+        if (gone && drifts_record(tended, CUSTODY_DRIFT_CLEARED, &told->items[i], err) == 0)
             continue;
         rc = gone ? -1 : rc;
         told->items[kept++] = told->items[i];
@@ -88,7 +88,7 @@ static int tell(struct tended *tended, const struct drift *now, struct error *er
         const struct drift_finding *finding = &now->items[i];
         if (!finding->drift || has(told, finding) || told->count == DRIFT_MAX)
             continue;
-        if (record(tended, CUSTODY_DRIFT_FOUND, finding, err) == 0)
+        if (drifts_record(tended, CUSTODY_DRIFT_FOUND, finding, err) == 0)
             told->items[told->count++] = *finding;
         else
             rc = -1;

@@ -12,6 +12,9 @@ int drifts_tend(struct tended *tended, struct error *err);
 
 // Compares what `tended` knows: its view, its device as read last, what its counterparts say.
 int drifts_look(const struct tended *tended, struct drift *drift, struct error *err);
+// Has one finding recorded: that it is there, or is gone; and says so.
+int drifts_record(struct tended *tended, enum custody_finding what,
+                  const struct drift_finding *finding, struct error *err);
 // Puts right what can be; asks for the key's release where it is that. Returns how many findings
 // were, or -1 for the first failure, with the others tried.
 int drifts_repair(struct tended *tended, const struct drift *drift, struct error *err);

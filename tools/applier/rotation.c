@@ -349,7 +349,7 @@ static int cut_over(struct attempt *attempt, struct error *err)
         return -1;
     // Last: they look closely for a moment only.
     if (cutover_ask_ready(&attempt->cutover, READY_MS, err) != 0 ||
-        (attempt->cutover.hold != NULL && cutover_check_deadline(&attempt->cutover, err) != 0) ||
+        cutover_check_deadline(&attempt->cutover, err) != 0 ||
         take_secrets_again(attempt, err) != 0 ||
         release(tended, attempt->cutover.generation, CUSTODY_REASON_ROTATION, &attempt->released,
                 err) != 0) {
