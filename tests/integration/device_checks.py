@@ -7,6 +7,7 @@ told by the queue's count, and by a packet the other way that has arrived meanwh
 import base64
 import contextlib
 import ctypes
+import itertools
 import json
 import os
 import pathlib
@@ -365,6 +366,9 @@ def socket_in(netns, address, port):
     return made[0]
 
 
+_ports = itertools.count(4000)
+
+
 class Traffic:
     """Numbered packets from a to b, and one back, through a tunnel that is joined."""
 
@@ -372,11 +376,12 @@ class Traffic:
         if not _joined.issuperset(end.interface for end in t.ends):
             connect(t)
             assert t.ping(deadline=PATIENCE)
-        self.a = socket_in(t.a.netns, t.a.inner, 4000)
-        self.b = socket_in(t.b.netns, t.b.inner, 4000)
+        port = next(_ports)  # what an earlier one left on its way is not taken for ours
+        self.a = socket_in(t.a.netns, t.a.inner, port)
+        self.b = socket_in(t.b.netns, t.b.inner, port)
         self.a.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, 1 << 24)  # what is held counts against its sender
         self.b.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 24)
-        self.to_a, self.to_b = (t.a.inner, 4000), (t.b.inner, 4000)
+        self.to_a, self.to_b = (t.a.inner, port), (t.b.inner, port)
         self.next = self.expected = 0
 
     def __enter__(self):
