@@ -16,7 +16,7 @@ import threading
 import pytest
 
 import tunnel as tunnel_module
-from stack import Stack, find_program, tail, wait_for
+from stack import Stack, find_program, inside, tail, wait_for
 from tunnel import Tunnel, UAPI
 
 needs_tunnel = pytest.mark.skipif(tunnel_module.missing() is not None, reason=str(tunnel_module.missing()))
@@ -73,7 +73,7 @@ def userspace(tmp_path):
 class Run:
     """custody-applier run, as systemd would start it: `told` is what it notified."""
 
-    def __init__(self, stack, *args):
+    def __init__(self, stack, *args, netns=None):
         self.told = {}
         self.notifications = []
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -84,7 +84,8 @@ class Run:
         self.log = stack.dir / "run.log"
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
-                [stack.program("custody-applier"), f"--socket={stack.socket}", f"--log-vkey={stack.log_vkey}", *args],
+                [*(inside(netns) if netns else ()), stack.program("custody-applier"), f"--socket={stack.socket}",
+                 f"--log-vkey={stack.log_vkey}", *args],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**stack.env(), "NOTIFY_SOCKET": str(path)})
 
     def __enter__(self):
@@ -230,6 +231,25 @@ def test_run_sets_keys_at_start_again_and_when_told(stack, userspace):
         assert [r["reason"] for r in events(stack, "release.granted")[3:]] == ["OPERATOR", "OPERATOR"]
         assert run.end() == 0
     assert outcomes(stack).count("release.failed") == 0
+
+
+@needs_tunnel
+def test_run_sets_the_key_of_an_interface_that_was_configured_without_one_and_set_up(stack, userspace):
+    """As wg-quick(8) does it: what it does to the key is told to nobody."""
+    a = userspace.a
+    with Run(stack, "run", f"{a.interface}=wga", netns=a.netns) as run:
+        run.wait("READY=1")
+        a.run("ip", "link", "set", a.interface, "down")
+        a.wg("setconf", a.interface, "/dev/null")
+        assert a.public_key() == "(none)"
+        a.run("ip", "link", "set", a.interface, "up")
+        wait_for(lambda: a.public_key() == stack.public_key("wga"), "the key again")
+        assert [r["reason"] for r in events(stack, "release.granted")] == ["BOOT", "RESTORE"]
+        # Of one that has its key nothing is released.
+        a.run("ip", "link", "set", a.interface, "down")
+        a.run("ip", "link", "set", a.interface, "up")
+        assert run.end() == 0
+    assert len(events(stack, "release.granted")) == 2
 
 
 def test_run_says_that_it_reads_no_configuration(stack, tmp_path):

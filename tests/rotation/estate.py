@@ -19,6 +19,7 @@ class Estate:
         # An emulated processor is slow, and so is what the packets wait for.
         self.fleet = Fleet(dir, net, interface_extra=f"  grace = {GRACE}" + ("\n  hold-limit = 2000" if net.kernel else ""))
         self.old = {end: end.key for end in net.ends}
+        self.under = ()  # a program that runs custody-applier, with its arguments
 
     def start(self, trust=True):
         for end, host in self.fleet.hosts.items():
@@ -45,7 +46,7 @@ class Estate:
 
     def command(self, end, *options):
         host = self.host(end)
-        return [str(a) for a in (*inside(end.netns), host.stack.program("custody-applier"), f"--config={host.config}",
+        return [str(a) for a in (*inside(end.netns), *self.under, host.stack.program("custody-applier"), f"--config={host.config}",
                                  *options, "adopt", end.interface)]
 
     def adopt(self, end, status, *options):

@@ -174,6 +174,29 @@ def test_an_interface_that_is_made_anew_is_restored_and_is_no_drift(pair):
     assert not [r for r in pair.host.stack.records() if r["event"].startswith("drift.")]
 
 
+def test_an_interface_that_was_configured_without_its_key_is_restored_and_recorded(pair):
+    """As `systemctl reload wg-quick@wg0` does it, with a file that has neither key nor peers."""
+    public, kinds = pair.client.public_key(), ("no-key", "peer-missing")
+    pair.client.wg("setconf", pair.client.interface, "/dev/null")
+    assert pair.client.public_key() == "(none)" and not pair.client.device.peers()
+    for kind in kinds:
+        pair.wait_recorded("drift.cleared", kind)
+        assert len(pair.recorded("drift.found", kind)) == 1
+    assert pair.client.public_key() == public
+    assert pair.host.has_peer(pair.server.public_key(), pair.net.inner_prefix(pair.net.server))
+    assert pair.drift(status=NO_DRIFT) == {}
+
+
+def test_a_key_that_somebody_set_while_there_was_no_applier_is_replaced_and_recorded(pair):
+    public, key = pair.client.public_key(), Key()
+    pair.host.stop_applier()
+    pair.client.device.set(private=key.private)
+    pair.host.start_applier()
+    pair.wait_recorded("drift.cleared", "own-key")
+    found, = pair.recorded("drift.found", "own-key")
+    assert key.public in found["detail"] and pair.client.public_key() == public
+
+
 def test_what_was_changed_while_there_was_no_applier_is_restored_and_recorded(pair):
     pair.host.stop_applier()
     take_allowed_ips(pair)

@@ -96,6 +96,16 @@ static int tell(struct tended *tended, const struct drift *now, struct error *er
     return rc;
 }
 
+int drifts_tell(struct tended *tended, struct error *err)
+{
+    struct drift *now = malloc(sizeof *now);
+    if (now == NULL)
+        return error_set(err, ERROR_RESOURCE_EXHAUSTED, "out of memory for a comparison");
+    int rc = drifts_look(tended, now, err) == 0 ? tell(tended, now, err) : -1;
+    free(now);
+    return rc;
+}
+
 // ---- repairing ----
 
 static const struct tended_peer *find_peer(const struct tended *tended,

@@ -10,6 +10,10 @@
 // with `repair = true`. While a cutover is under way nothing is drift. `err` may be NULL.
 int drifts_tend(struct tended *tended, struct error *err);
 
+// Compares, and has what is new recorded and what is gone: before a pass puts right what nobody
+// would see any more after it.
+int drifts_tell(struct tended *tended, struct error *err);
+
 // Compares what `tended` knows: its view, its device as read last, what its counterparts say.
 int drifts_look(const struct tended *tended, struct drift *drift, struct error *err);
 // Has one finding recorded: that it is there, or is gone; and says so.

@@ -3,6 +3,8 @@
 #include "link_watch.h"
 
 #include <errno.h>
+#include <net/if.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -91,28 +93,35 @@ static const char *link_name(const struct nlmsghdr *message)
     return NULL;
 }
 
-static void tell_links_gone(const void *datagram, int length, link_watch_gone *gone, void *context)
+// A link that was set up may have been configured anew just before: `wg setconf` itself is told to
+// nobody, and wg-quick(8) sets up after it.
+static bool is_gone_or_up(const struct nlmsghdr *message, const struct ifinfomsg *link)
+{
+    return message->nlmsg_type == RTM_DELLINK ||
+           (message->nlmsg_type == RTM_NEWLINK && link->ifi_flags & link->ifi_change & IFF_UP);
+}
+
+static void tell_links(const void *datagram, int length, link_watch_changed *changed, void *context)
 {
     for (const struct nlmsghdr *message = datagram; netlink_fits(message, length);
          message = mnl_nlmsg_next(message, &length)) {
         const struct ifinfomsg *link = mnl_nlmsg_get_payload(message);
         const char *name;
         // A port leaving a bridge is told as a link deleted too, in the bridge's family.
-        if (message->nlmsg_type == RTM_DELLINK &&
-            mnl_nlmsg_get_payload_len(message) >= sizeof *link && link->ifi_family == AF_UNSPEC &&
-            (name = link_name(message)) != NULL)
-            gone(name, context);
+        if (mnl_nlmsg_get_payload_len(message) >= sizeof *link && link->ifi_family == AF_UNSPEC &&
+            is_gone_or_up(message, link) && (name = link_name(message)) != NULL)
+            changed(name, context);
     }
 }
 
-static int drain_links(struct link_watch *watch, link_watch_gone *gone, void *context,
+static int drain_links(struct link_watch *watch, link_watch_changed *changed, void *context,
                        struct error *err)
 {
     _Alignas(struct nlmsghdr) char datagram[16384];
     for (;;) {
         ssize_t length = mnl_socket_recvfrom(watch->links, datagram, sizeof datagram);
         if (length > 0)
-            tell_links_gone(datagram, (int)length, gone, context);
+            tell_links(datagram, (int)length, changed, context);
         else if (length < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
             return 0;
         else if (length < 0 && errno != EINTR && errno != ENOBUFS && errno != ENOSPC)
@@ -121,7 +130,7 @@ static int drain_links(struct link_watch *watch, link_watch_gone *gone, void *co
     }
 }
 
-static void tell_socket_gone(const struct inotify_event *event, link_watch_gone *gone,
+static void tell_socket_gone(const struct inotify_event *event, link_watch_changed *changed,
                              void *context)
 {
     char interface[DEVICE_NAME_MAX + 1];
@@ -130,10 +139,10 @@ static void tell_socket_gone(const struct inotify_event *event, link_watch_gone 
         strcmp(event->name + length - suffix, WATCH_SUFFIX) != 0)
         return;
     snprintf(interface, sizeof interface, "%.*s", (int)(length - suffix), event->name);
-    gone(interface, context);
+    changed(interface, context);
 }
 
-static int drain_sockets(struct link_watch *watch, link_watch_gone *gone, void *context,
+static int drain_sockets(struct link_watch *watch, link_watch_changed *changed, void *context,
                          struct error *err)
 {
     _Alignas(struct inotify_event) char events[16384];
@@ -148,17 +157,17 @@ static int drain_sockets(struct link_watch *watch, link_watch_gone *gone, void *
         for (const char *at = events; at < events + length;) {
             const struct inotify_event *event = (const void *)at;
             if (event->wd == watch->folder && event->mask & (IN_DELETE | IN_MOVED_FROM))
-                tell_socket_gone(event, gone, context);
+                tell_socket_gone(event, changed, context);
             at += sizeof *event + event->len;
         }
     }
 }
 
-int link_watch_drain(struct link_watch *watch, link_watch_gone *gone, void *context,
+int link_watch_drain(struct link_watch *watch, link_watch_changed *changed, void *context,
                      struct error *err)
 {
-    if (drain_links(watch, gone, context, err) != 0 ||
-        drain_sockets(watch, gone, context, err) != 0)
+    if (drain_links(watch, changed, context, err) != 0 ||
+        drain_sockets(watch, changed, context, err) != 0)
         return -1;
     watch_folder(watch); // the same watch again, or one on a folder made meanwhile
     return 0;

@@ -45,7 +45,7 @@ struct round {
 
 // ---- what is there ----
 
-static void mark_gone(const char *interface, void *context)
+static void mark_changed(const char *interface, void *context)
 {
     struct round *round = context;
     for (size_t i = 0; i < round->count; i++)
@@ -215,7 +215,7 @@ static int wait_for_something(struct round *round, struct error *err)
         return error_set(err, ERROR_INTERNAL, "poll: %s", strerror(errno));
     if (n > 0 && fds[LINK_WATCH_FDS].revents != 0)
         take_signals(round);
-    return link_watch_drain(round->watch, mark_gone, round, err);
+    return link_watch_drain(round->watch, mark_changed, round, err);
 }
 
 static int open_signals(struct error *err)

@@ -272,7 +272,7 @@ static void take_watch(struct server *server)
 
 // ---- what wakes the loop ----
 
-static void mark_gone(const char *interface, void *context)
+static void mark_changed(const char *interface, void *context)
 {
     struct server *server = context;
     for (size_t i = 0; i < server->count; i++)
@@ -383,7 +383,7 @@ static int wait_for_something(struct server *server, struct error *err)
     free(fds);
     if (!links)
         return 0;
-    if (link_watch_drain(server->links, mark_gone, server, err) != 0)
+    if (link_watch_drain(server->links, mark_changed, server, err) != 0)
         return -1;
     find_all(server);
     return 0;

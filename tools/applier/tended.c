@@ -297,6 +297,37 @@ static bool is_foreign(const struct tended *tended, const struct plan_own *own)
            !sodium_is_zero(tended->there->public_key, DEVICE_KEY_SIZE);
 }
 
+// Its key was taken off an interface that had one, as `wg setconf` does with a file without one.
+static bool has_lost_key(const struct tended *tended)
+{
+    return tended->keyed && sodium_is_zero(tended->there->public_key, DEVICE_KEY_SIZE);
+}
+
+// A key that no generation of the log has.
+static bool has_unknown_key(const struct tended *tended)
+{
+    const struct custody_view *view = tended->view;
+    const uint8_t *there = tended->there->public_key;
+    for (size_t i = 0; i < view->generation_count; i++)
+        if (sodium_memcmp(view->generations[i].public_key, there, DEVICE_KEY_SIZE) == 0)
+            return false;
+    return !sodium_is_zero(there, DEVICE_KEY_SIZE);
+}
+
+// What an interface without a key lacks besides is not somebody's change of it: it is put there, as
+// on a new one. What the log does not explain is recorded before it is gone.
+static int set_own_key(struct tended *tended, const struct plan_own *own, struct error *err)
+{
+    bool lost = has_lost_key(tended);
+    if ((lost || has_unknown_key(tended)) && drifts_tell(tended, err) != 0)
+        return -1;
+    for (size_t i = 0; lost && i < tended->peer_count; i++)
+        tended->peers[i].whole = false;
+    if (lost)
+        tended->inherited = false;
+    return rotation_set_key(tended, own, err);
+}
+
 // The registry tells where the counterparts are reached inside the tunnel; without it there is
 // another way.
 static int take_over(struct tended *tended, struct error *err)
@@ -315,7 +346,7 @@ static int tend_own_key(struct tended *tended, struct error *err)
     if (is_foreign(tended, &own))
         return 0; // drift
     if (own.kind == PLAN_SET_KEY)
-        return rotation_set_key(tended, &own, err);
+        return set_own_key(tended, &own, err);
     if (own.kind == PLAN_TAKE_OVER)
         return take_over(tended, err);
     if (own.kind == PLAN_NOTHING && own.generation != 0)
