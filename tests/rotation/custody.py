@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import time
 
-from rotator import Rotator
+from rotator import RolledBack, Rotator
 from topology import PATIENCE, Key, LaboratoryError  # first: it tells where the next ones are
 from python_client import Client, Closed, pb
 from stack import Stack, default_builddir, find_program, inside, tail, wait_for
@@ -18,6 +18,7 @@ from tunnel import End
 
 KEY = "wg0"  # every host's name for its key
 MOVE_PORT = 51900
+GRACE = 20  # seconds, in a long row of rotations: so old keys are retired and destroyed in it as well
 
 
 def binary(builddir, name):
@@ -142,7 +143,11 @@ class Host:
         self.wait_rotation(timeout)
         active = self.generation("ACTIVE")
         if active is None or active.generation != generation:
-            raise LaboratoryError(f"{self.name}: the rotation was rolled back\n{tail(self.applier_log)}")
+            raise RolledBack(f"{self.name}: the rotation was rolled back: {self.why_rolled_back()}\n{tail(self.applier_log)}")
+
+    def why_rolled_back(self):
+        """What the log says of the last one."""
+        return next((r["detail"] for r in reversed(self.stack.records()) if r["event"] == "rotation.rolled-back"), "not recorded")
 
     def close(self):
         try:
@@ -208,9 +213,10 @@ class Custody(Rotator):
     loses_none = True
     method = "auto"
 
-    def _options(self, net):
+    def _fleet(self, net, **options):
         # An emulated processor is slow, and so is what the packets wait for.
-        return f'  method = "{self.method}"' + ("\n  hold-limit = 2000" if net.kernel else "")
+        extra = f'  method = "{self.method}"\n  grace = {GRACE}' + ("\n  hold-limit = 2000" if net.kernel else "")
+        return Fleet(self.folder(), net, interface_extra=extra, key_options=f"grace = {GRACE}\n  window = 30", **options)
 
     def __init__(self):
         super().__init__()
@@ -236,7 +242,7 @@ class Custody(Rotator):
             end.key = Key(self.fleet.hosts[end].public_key())
 
     def make_fleet(self, net):
-        return Fleet(self.folder(), net, interface_extra=self._options(net))
+        return self._fleet(net)
 
     def rotate(self, end):
         host = self.fleet.hosts[end]
@@ -280,7 +286,7 @@ class CustodyPair(Custody):
         for end in net.ends:
             self.pairs[end] = Second(end, self.folder())
             self.pairs[end].make_device(net.kernel)
-        return Fleet(self.folder(), net, interface_extra=self._options(net), pairs=self.pairs)
+        return self._fleet(net, pairs=self.pairs)
 
     def begin(self, net):
         """As ever, and until the second tunnels are there: an initiation that came too early is repeated after 5 s."""

@@ -9,6 +9,7 @@ import time
 
 from custody import Custody, CustodyPair
 from held import HandHeld
+from rotator import RolledBack
 from topology import LaboratoryError, Topology
 from traffic import Traffic
 from usual import Naive, UsualScript
@@ -17,6 +18,7 @@ from usual import Naive, UsualScript
 METHODS = {rotator.name: rotator for rotator in (Naive, UsualScript, HandHeld, Custody, CustodyPair)}
 ATTEMPTS = 3
 STOOD_STILL = 200  # ms that a sender was late: more is no measure of anything
+ROLLED_BACK = 100  # of so many rotations one may be: it is repeated, and its packets count
 BETWEEN = 0.1  # seconds of undisturbed traffic after each rotation
 
 
@@ -60,20 +62,29 @@ class Bench:
         began = time.monotonic()
         self.net.set_rtt(cell.rtt)
         with Traffic(self.net, rate=cell.rate, streams=True) as traffic:
-            self._rotate_all(cell, traffic)
+            rolled_back = self._rotate_all(cell, traffic)
             account = traffic.finish()
         return {**dataclasses.asdict(cell), "loses_none": self.rotator.loses_none, "account": account.as_dict(),
-                "seconds": time.monotonic() - began}
+                "rolled_back": rolled_back, "seconds": time.monotonic() - began}
 
     def _rotate_all(self, cell, traffic):
+        """As many rotations as the cell says -> why each of those was that were rolled back beside them."""
         end = self.net.server if cell.key == "server" else self.net.clients[0]
-        for i in range(cell.rotations):
+        number, rolled_back = 0, []
+        while number < cell.rotations:
             before = end.device.public_key()
-            traffic.mark(f"rotation.{i + 1}")
-            self.rotator.rotate(end)
-            if end.device.public_key() in (before, None):
-                raise LaboratoryError(f"{self.rotator.name}: rotation {i + 1} changed no key")
+            traffic.mark(f"rotation.{number + len(rolled_back) + 1}")
+            try:
+                self.rotator.rotate(end)
+                number += 1
+                if end.device.public_key() in (before, None):
+                    raise LaboratoryError(f"{self.rotator.name}: rotation {number} changed no key")
+            except RolledBack as e:
+                rolled_back.append(str(e).splitlines()[0])
+                if len(rolled_back) * ROLLED_BACK > cell.rotations:
+                    raise
             time.sleep(BETWEEN)
+        return rolled_back
 
     def attempt(self, cell):
         """measure(), again while it is undecided, ATTEMPTS times at most -> its dict with "attempts"."""

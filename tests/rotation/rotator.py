@@ -5,6 +5,12 @@ A new method is a class of this kind, entered in METHODS of experiment.py; tests
 name.
 """
 
+from topology import LaboratoryError
+
+
+class RolledBack(LaboratoryError):
+    """A rotation ended with the old key in use again, as it may where a processor was too slow for its deadlines."""
+
 
 class Rotator:
     """A method of replacing keys. An experiment makes one for a Topology (topology.py), and calls in this order:
@@ -28,7 +34,7 @@ class Rotator:
 
     def rotate(self, end):
         """Gives `end` a new key, with all its counterparts; returns when it is in use and the old one is gone. end.key is
-        then the new Key, of which nothing but `public` is read."""
+        then the new Key, of which nothing but `public` is read. Raises RolledBack where the old one is in use again."""
         raise NotImplementedError
 
     def end(self):

@@ -45,6 +45,9 @@ def _remarks(result):
     if result["attempts"] > 1:
         remarks.append(f"{where}: measured {result['attempts']} times, this is the last: before, packets were lost while "
                        "this machine was too slow (no room in a WireGuard's socket, or a sender that stood still)")
+    if result["rolled_back"]:
+        remarks.append(f"{where}: {len(result['rolled_back'])} more were rolled back, and repeated; their packets are counted: "
+                       + "; ".join(result["rolled_back"]))
     if account["late"]:
         remarks.append(f"{where}: {account['late']} packets were sent late, by {account['behind_ms']:.0f} ms at most: "
                        "the pause has that in it")
