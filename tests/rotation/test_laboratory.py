@@ -16,9 +16,12 @@ import pytest
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
+import experiment  # noqa: E402
 import table  # noqa: E402
 from device import in_namespace  # noqa: E402
 from experiment import Cell, attempt, measure  # noqa: E402
+from held import HandHeld  # noqa: E402
+from rotator import RolledBack  # noqa: E402
 from topology import UAPI, Key, LaboratoryError, Topology, default_builddir, find_program, inside, ip, missing  # noqa: E402
 from traffic import Traffic  # noqa: E402
 
@@ -288,6 +291,28 @@ def test_the_usual_script_loses_packets(key):
 def test_a_server_of_many_clients():
     account = attempt(Cell("hand-held", "userspace", "server", rotations=1, rate=20, clients=20))["account"]
     assert (account["to_server"]["lost"], account["to_client"]["lost"]) == (0, 0), account
+
+
+class OnceTooSlow(HandHeld):
+    """Its first rotation changes nothing."""
+
+    turns = 0
+
+    def rotate(self, end):
+        self.turns += 1
+        if self.turns == 1:
+            raise RolledBack("too slow")
+        super().rotate(end)
+
+
+@pytest.mark.parametrize("of_so_many, measured", [(2, True), (3, False)])
+def test_a_rotation_that_is_rolled_back_is_told_and_made_up_for(monkeypatch, of_so_many, measured):
+    monkeypatch.setitem(experiment.METHODS, "hand-held", OnceTooSlow)
+    monkeypatch.setattr(experiment, "ROLLED_BACK", of_so_many)
+    result = attempt(Cell("hand-held", "userspace", "client", rotations=2, rate=100))
+    assert table.kept(result) == measured, result
+    assert "too slow" in table.show([result])
+    assert not measured or (result["rolled_back"] == ["too slow"] and len(result["account"]["pauses"]) == 3)
 
 
 def row(**changes):

@@ -303,11 +303,13 @@ static bool has_lost_key(const struct tended *tended)
     return tended->keyed && sodium_is_zero(tended->there->public_key, DEVICE_KEY_SIZE);
 }
 
-// A key that no generation of the log has.
+// A key that no generation of the log has, on an interface that is under custody already.
 static bool has_unknown_key(const struct tended *tended)
 {
     const struct custody_view *view = tended->view;
     const uint8_t *there = tended->there->public_key;
+    if (plan_in_state(view, CUSTODY_KEY_ACTIVE) == NULL)
+        return false;
     for (size_t i = 0; i < view->generation_count; i++)
         if (sodium_memcmp(view->generations[i].public_key, there, DEVICE_KEY_SIZE) == 0)
             return false;
