@@ -48,7 +48,7 @@ def routes(end):
 
 def is_away(rotator, end):
     name = rotator.pairs[end].interface
-    return all(name in line.split() for line in routes(end))
+    return any(name in line.split() for line in routes(end))
 
 
 def log_of(rotator, end):

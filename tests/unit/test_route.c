@@ -70,6 +70,17 @@ static void replaces(void)
     const struct nlmsghdr *message = route_replace(buffer, SEQ, &routes.items[0], SECOND);
     CU_ASSERT_EQUAL_FATAL(message->nlmsg_len, expected.length);
     CU_ASSERT_EQUAL(memcmp(buffer, expected.bytes, expected.length), 0);
+    // Before it, and no more: the same but for the message's type and flags.
+    struct nlmsghdr header = *message;
+    header.nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE;
+    memcpy(expected.bytes, &header, sizeof header);
+    (void)route_prepend(buffer, SEQ, &routes.items[0], SECOND);
+    CU_ASSERT_EQUAL(memcmp(buffer, expected.bytes, expected.length), 0);
+    header.nlmsg_type = 25; // RTM_DELROUTE
+    header.nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK;
+    memcpy(expected.bytes, &header, sizeof header);
+    (void)route_delete(buffer, SEQ, &routes.items[0], SECOND);
+    CU_ASSERT_EQUAL(memcmp(buffer, expected.bytes, expected.length), 0);
     routes_clear(&routes);
     CU_ASSERT_EQUAL(routes.count, 0);
 }

@@ -84,21 +84,80 @@ static int read_routes(struct pair *pair, uint32_t ifindex, struct routes *route
     return conclude(pair, &answer, "reading its routes", err);
 }
 
-// Has each of them lead to `ifindex`. All are tried; -1 with `err` for the first that failed.
-static int lead(struct pair *pair, const struct routes *routes, uint32_t ifindex, struct error *err)
+// One request about a route; that it is there already, or not there any more, is as good.
+static int change(struct pair *pair, struct nlmsghdr *request, const char *doing, struct error *err)
+{
+    struct netlink_answer answer;
+    if (netlink_talk_ask(pair->talk, request, NULL, NULL, &answer, err) != 0)
+        return -1;
+    if (!answer.interrupted && (answer.error == EEXIST || answer.error == ESRCH))
+        return 0;
+    return conclude(pair, &answer, doing, err);
+}
+
+static int replace(struct pair *pair, const struct route *route, uint32_t ifindex,
+                   struct error *err)
+{
+    return change(pair,
+                  route_replace(netlink_talk_request(pair->talk), netlink_talk_seq(pair->talk),
+                                route, ifindex),
+                  "replacing a route", err);
+}
+
+static int prepend(struct pair *pair, const struct route *route, uint32_t ifindex,
+                   struct error *err)
+{
+    return change(pair,
+                  route_prepend(netlink_talk_request(pair->talk), netlink_talk_seq(pair->talk),
+                                route, ifindex),
+                  "adding a route", err);
+}
+
+static int drop(struct pair *pair, const struct route *route, uint32_t ifindex, struct error *err)
+{
+    return change(pair,
+                  route_delete(netlink_talk_request(pair->talk), netlink_talk_seq(pair->talk),
+                               route, ifindex),
+                  "deleting a route", err);
+}
+
+// A packet that has found its route and not reached the interface is dropped by the kernel when
+// that route goes, replaced or not (dst_dev_put in net/core/dst.c). So, where there can be two of
+// the same prefix and metric (IPv4), the one that is in use stays behind the one that is to be,
+// until no packet can be on its way by it.
+
+static int lead_away(struct pair *pair, const struct route *route, struct error *err)
+{
+    if (route->header.rtm_family != AF_INET)
+        return replace(pair, route, pair->second_ifindex, err);
+    return prepend(pair, route, pair->second_ifindex, err);
+}
+
+// The first one comes before the second's by being made anew: it was out of use.
+static int lead_back(struct pair *pair, const struct route *route, struct error *err)
+{
+    if (route->header.rtm_family != AF_INET)
+        return replace(pair, route, pair->ifindex, err);
+    int rc = drop(pair, route, pair->ifindex, err);
+    return prepend(pair, route, pair->ifindex, rc == 0 ? err : NULL) != 0 ? -1 : rc;
+}
+
+static int forget_second(struct pair *pair, const struct route *route, struct error *err)
+{
+    if (route->header.rtm_family != AF_INET)
+        return 0;
+    return drop(pair, route, pair->second_ifindex, err);
+}
+
+typedef int step(struct pair *pair, const struct route *route, struct error *err);
+
+// Does it with each of them. All are tried; -1 with `err` for the first that failed.
+static int for_each(struct pair *pair, const struct routes *routes, step *do_it, struct error *err)
 {
     int rc = 0;
-    for (size_t i = 0; i < routes->count; i++) {
-        struct netlink_answer answer;
-        struct error *to = rc == 0 ? err : NULL;
-        if (netlink_talk_ask(pair->talk,
-                             route_replace(netlink_talk_request(pair->talk),
-                                           netlink_talk_seq(pair->talk), &routes->items[i],
-                                           ifindex),
-                             NULL, NULL, &answer, to) != 0 ||
-            conclude(pair, &answer, "replacing a route", to) != 0)
+    for (size_t i = 0; i < routes->count; i++)
+        if (do_it(pair, &routes->items[i], rc == 0 ? err : NULL) != 0)
             rc = -1;
-    }
     return rc;
 }
 
@@ -112,8 +171,9 @@ int pair_go_away(struct pair *pair, struct error *err)
         return error_set(err, ERROR_FAILED_PRECONDITION,
                          "interface '%s' has no routes that could lead to '%s'", pair->interface,
                          pair->second);
-    if (lead(pair, &pair->routes, pair->second_ifindex, err) != 0) {
-        (void)lead(pair, &pair->routes, pair->ifindex, NULL);
+    if (for_each(pair, &pair->routes, lead_away, err) != 0) {
+        (void)for_each(pair, &pair->routes, lead_back, NULL);
+        (void)for_each(pair, &pair->routes, forget_second, NULL);
         return -1;
     }
     pair->away = true;
@@ -129,15 +189,18 @@ int pair_come_back(struct pair *pair, struct error *err)
     // Those that came to be meanwhile, too; and those that went with the second device.
     int rc = read_routes(pair, pair->second_ifindex, &there, err);
     if (rc == 0)
-        rc = lead(pair, &there, pair->ifindex, err);
-    if (lead(pair, &pair->routes, pair->ifindex, rc == 0 ? err : NULL) != 0)
+        rc = for_each(pair, &there, lead_back, err);
+    if (for_each(pair, &pair->routes, lead_back, rc == 0 ? err : NULL) != 0)
         rc = -1;
+    if (rc == 0) {
+        (void)poll(NULL, 0, BACK_MS);
+        rc = for_each(pair, &there, forget_second, err);
+    }
     routes_clear(&there);
     if (rc != 0)
         return -1;
     pair->away = false;
     routes_clear(&pair->routes);
-    (void)poll(NULL, 0, BACK_MS);
     return 0;
 }
 

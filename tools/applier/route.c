@@ -24,17 +24,34 @@ struct nlmsghdr *route_ask_all(void *buffer, uint32_t seq)
     return message;
 }
 
-struct nlmsghdr *route_replace(void *buffer, uint32_t seq, const struct route *route,
-                               uint32_t ifindex)
+static struct nlmsghdr *put(void *buffer, uint16_t type, uint16_t flags, uint32_t seq,
+                            const struct route *route, uint32_t ifindex)
 {
-    struct nlmsghdr *message =
-        begin(buffer, RTM_NEWROUTE, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE, seq);
+    struct nlmsghdr *message = begin(buffer, type, NLM_F_ACK | flags, seq);
     struct rtmsg *header = mnl_nlmsg_put_extra_header(message, sizeof *header);
     *header = route->header;
     memcpy(mnl_nlmsg_get_payload_tail(message), route->attributes, route->length);
     message->nlmsg_len += (uint32_t)route->length;
     mnl_attr_put_u32(message, RTA_OIF, ifindex);
     return message;
+}
+
+struct nlmsghdr *route_replace(void *buffer, uint32_t seq, const struct route *route,
+                               uint32_t ifindex)
+{
+    return put(buffer, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, seq, route, ifindex);
+}
+
+struct nlmsghdr *route_prepend(void *buffer, uint32_t seq, const struct route *route,
+                               uint32_t ifindex)
+{
+    return put(buffer, RTM_NEWROUTE, NLM_F_CREATE, seq, route, ifindex);
+}
+
+struct nlmsghdr *route_delete(void *buffer, uint32_t seq, const struct route *route,
+                              uint32_t ifindex)
+{
+    return put(buffer, RTM_DELROUTE, 0, seq, route, ifindex);
 }
 
 // ---- reading ----

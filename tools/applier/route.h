@@ -24,10 +24,15 @@ struct route {
 };
 
 // Requests, in `buffer` (ROUTE_REQUEST_SIZE bytes, aligned to 4): for all routes; to make `route`
-// lead to `ifindex`, in the place of the one that it is but for that.
+// lead to `ifindex`, in the place of the one that it is but for that, or (IPv4) before it, or no
+// more.
 struct nlmsghdr *route_ask_all(void *buffer, uint32_t seq);
 struct nlmsghdr *route_replace(void *buffer, uint32_t seq, const struct route *route,
                                uint32_t ifindex);
+struct nlmsghdr *route_prepend(void *buffer, uint32_t seq, const struct route *route,
+                               uint32_t ifindex);
+struct nlmsghdr *route_delete(void *buffer, uint32_t seq, const struct route *route,
+                              uint32_t ifindex);
 
 // Those that were read: unicast ones that lead to `ifindex` and nowhere else, link-local ones
 // aside.
