@@ -319,8 +319,8 @@ def row(**changes):
     direction = {"sent": 123456, "lost": 0, "refused": 0, "duplicated": 0, "reordered": 0, "retransmits": 0, "lost_in": {}}
     account = {"to_server": direction, "to_client": {**direction, **changes}, "pauses": [1.0, 30.0], "late": 0,
                "behind_ms": 0.0, "overflowed": 0}
-    return {"method": "hand-held", "kind": "userspace", "key": "client", "rtt": 200, "rate": 1000, "rotations": 1000, "seconds": 1000.0,
-            "loses_none": True, "attempts": 1, "rolled_back": [], "account": account}
+    return {"method": "hand-held", "kind": "userspace", "key": "client", "rtt": 200, "rate": 1000, "rotations": 1000,
+            "seconds": 1000.0, "loses_none": True, "attempts": 1, "rolled_back": [], "account": account}
 
 
 def test_the_table_tells_a_broken_promise():

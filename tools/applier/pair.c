@@ -84,69 +84,59 @@ static int read_routes(struct pair *pair, uint32_t ifindex, struct routes *route
     return conclude(pair, &answer, "reading its routes", err);
 }
 
+typedef struct nlmsghdr *request(void *buffer, uint32_t seq, const struct route *route,
+                                 uint32_t ifindex);
+
 // One request about a route; that it is there already, or not there any more, is as good.
-static int change(struct pair *pair, struct nlmsghdr *request, const char *doing, struct error *err)
+static int change(struct pair *pair, request *build, const struct route *route, uint32_t ifindex,
+                  struct error *err)
 {
     struct netlink_answer answer;
-    if (netlink_talk_ask(pair->talk, request, NULL, NULL, &answer, err) != 0)
+    if (netlink_talk_ask(
+            pair->talk,
+            build(netlink_talk_request(pair->talk), netlink_talk_seq(pair->talk), route, ifindex),
+            NULL, NULL, &answer, err) != 0)
         return -1;
     if (!answer.interrupted && (answer.error == EEXIST || answer.error == ESRCH))
         return 0;
-    return conclude(pair, &answer, doing, err);
-}
-
-static int replace(struct pair *pair, const struct route *route, uint32_t ifindex,
-                   struct error *err)
-{
-    return change(pair,
-                  route_replace(netlink_talk_request(pair->talk), netlink_talk_seq(pair->talk),
-                                route, ifindex),
-                  "replacing a route", err);
-}
-
-static int prepend(struct pair *pair, const struct route *route, uint32_t ifindex,
-                   struct error *err)
-{
-    return change(pair,
-                  route_prepend(netlink_talk_request(pair->talk), netlink_talk_seq(pair->talk),
-                                route, ifindex),
-                  "adding a route", err);
-}
-
-static int drop(struct pair *pair, const struct route *route, uint32_t ifindex, struct error *err)
-{
-    return change(pair,
-                  route_delete(netlink_talk_request(pair->talk), netlink_talk_seq(pair->talk),
-                               route, ifindex),
-                  "deleting a route", err);
+    return conclude(pair, &answer, "changing a route", err);
 }
 
 // A packet that has found its route and not reached the interface is dropped by the kernel when
 // that route goes, replaced or not (dst_dev_put in net/core/dst.c). So, where there can be two of
 // the same prefix and metric (IPv4), the one that is in use stays behind the one that is to be,
 // until no packet can be on its way by it.
+static bool can_be_two(const struct route *route)
+{
+    return route->header.rtm_family == AF_INET;
+}
+
+static int lead(struct pair *pair, const struct route *route, uint32_t ifindex, struct error *err)
+{
+    return change(pair, can_be_two(route) ? route_prepend : route_replace, route, ifindex, err);
+}
 
 static int lead_away(struct pair *pair, const struct route *route, struct error *err)
 {
-    if (route->header.rtm_family != AF_INET)
-        return replace(pair, route, pair->second_ifindex, err);
-    return prepend(pair, route, pair->second_ifindex, err);
+    return lead(pair, route, pair->second_ifindex, err);
 }
 
-// The first one comes before the second's by being made anew: it was out of use.
+// The first device's route, out of use behind the second's, comes before it by being made anew.
 static int lead_back(struct pair *pair, const struct route *route, struct error *err)
 {
-    if (route->header.rtm_family != AF_INET)
-        return replace(pair, route, pair->ifindex, err);
-    int rc = drop(pair, route, pair->ifindex, err);
-    return prepend(pair, route, pair->ifindex, rc == 0 ? err : NULL) != 0 ? -1 : rc;
+    int rc = can_be_two(route) ? change(pair, route_delete, route, pair->ifindex, err) : 0;
+    return lead(pair, route, pair->ifindex, rc == 0 ? err : NULL) != 0 ? -1 : rc;
+}
+
+// What went with the second device, if it did; one that is there is in use, and stays as it is.
+static int make_sure(struct pair *pair, const struct route *route, struct error *err)
+{
+    return lead(pair, route, pair->ifindex, err);
 }
 
 static int forget_second(struct pair *pair, const struct route *route, struct error *err)
 {
-    if (route->header.rtm_family != AF_INET)
-        return 0;
-    return drop(pair, route, pair->second_ifindex, err);
+    return can_be_two(route) ? change(pair, route_delete, route, pair->second_ifindex, err) : 0;
 }
 
 typedef int step(struct pair *pair, const struct route *route, struct error *err);
@@ -190,7 +180,7 @@ int pair_come_back(struct pair *pair, struct error *err)
     int rc = read_routes(pair, pair->second_ifindex, &there, err);
     if (rc == 0)
         rc = for_each(pair, &there, lead_back, err);
-    if (for_each(pair, &pair->routes, lead_back, rc == 0 ? err : NULL) != 0)
+    if (for_each(pair, &pair->routes, make_sure, rc == 0 ? err : NULL) != 0)
         rc = -1;
     if (rc == 0) {
         (void)poll(NULL, 0, BACK_MS);
