@@ -248,8 +248,10 @@ static int obey(struct driver *driver, char *line, struct error *err)
         return do_set(driver, line + 4, err);
     if (strncmp(line, "hold ", 5) == 0)
         return do_hold(driver, line + 5, err);
-    if (strcmp(line, "begin") == 0)
+    if (strcmp(line, "begin") == 0) {
+        hold_prepare(driver->hold);
         return plainly(hold_begin(driver->hold, err));
+    }
     if (strncmp(line, "drain ", 6) == 0)
         return plainly(hold_drain(driver->hold, atoi(line + 6), err));
     if (strcmp(line, "end") == 0)

@@ -19,7 +19,7 @@ FD = re.compile(r"^(?:AT_FDCWD|-?\d+)<([^>]*(?:->[^>]*)?)>")
 QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 SHOWN = 16  # bytes of what is written: enough to tell what it is, too few for a key
-MOVES = {1: "ready?", 2: "ready", 3: "moved"}
+MOVES = {1: "ready?", 2: "ready", 3: "moved", 4: "last"}
 NETLINK = {"0x24": "set the qdisc", "0x26": "read the qdisc", "0x12": "read the counters"}
 
 # The nth call of this name of the process's thread; `step` is what it does.

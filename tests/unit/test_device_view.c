@@ -92,6 +92,13 @@ static void compares_what_routes(void)
     CU_ASSERT(!device_allowed_ips_equal(&p, &r));
     CU_ASSERT(!device_allowed_ips_equal(&p, &none));
     CU_ASSERT(device_allowed_ips_equal(&none, &none));
+
+    CU_ASSERT(!device_has_other_allowed_ips(&p, turned, 2));
+    CU_ASSERT(!device_has_other_allowed_ips(&r, turned, 2)); // it lacks one: that is added
+    CU_ASSERT(device_has_other_allowed_ips(&p, &same, 1));
+    CU_ASSERT(device_has_other_allowed_ips(&p, NULL, 0));
+    CU_ASSERT(!device_has_other_allowed_ips(&none, turned, 2));
+    CU_ASSERT(!device_has_other_allowed_ips(NULL, turned, 2));
 }
 
 static void compares_endpoints(void)

@@ -32,9 +32,9 @@ static void fill(char *text, size_t length, char with)
 
 static void test_round_trip(void)
 {
-    static const enum move_kind kinds[] = {MOVE_ASK, MOVE_READY, MOVE_MOVED};
-    static const uint64_t generations[] = {0, 1, UINT64_MAX};
-    for (size_t i = 0; i < 3; i++) {
+    static const enum move_kind kinds[] = {MOVE_ASK, MOVE_READY, MOVE_MOVED, MOVE_LAST};
+    static const uint64_t generations[] = {0, 1, 2, UINT64_MAX};
+    for (size_t i = 0; i < 4; i++) {
         uint8_t datagram[MOVES_DATAGRAM_MAX];
         struct move move, read;
         memset(&move, 0, sizeof move);
@@ -79,7 +79,7 @@ static void test_strangers(void)
     for (size_t i = 0; i < KIND; i++)
         CU_ASSERT_EQUAL(parse_changed(i, 'x'), -1);
     for (unsigned kind = 0; kind < 256; kind++)
-        CU_ASSERT_EQUAL(parse_changed(KIND, (uint8_t)kind), kind >= 1 && kind <= 3 ? 0 : -1);
+        CU_ASSERT_EQUAL(parse_changed(KIND, (uint8_t)kind), kind >= 1 && kind <= 4 ? 0 : -1);
     for (unsigned length = 0; length < 256; length++) {
         CU_ASSERT_EQUAL(parse_changed(HOST_LENGTH, (uint8_t)length), length == 13 ? 0 : -1);
         CU_ASSERT_EQUAL(parse_changed(KEY_LENGTH, (uint8_t)length), length == 3 ? 0 : -1);

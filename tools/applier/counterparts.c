@@ -19,6 +19,7 @@
 #define MOVED_AGAIN_MS 8   // doubling from here
 #define BUSY_AGAIN_MS  1000
 #define HOT_MS         2000 // how long to look closely once asked whether we are ready,
+#define LAST_MS        50   // that LAST is waited for, after the handshake
 #define BACK_MS        1000 // and after the move: it may be rolled back, and packets wait for that
 
 // ---- addresses ----
@@ -153,9 +154,10 @@ static int give_allowed_ips(struct tended *tended, const struct tended_peer *pee
     if (allowed == NULL)
         return error_set(err, ERROR_RESOURCE_EXHAUSTED, "out of memory for allowed-ips");
     fill_new_peer(tended, peer, public_key, &changes[0]);
-    changes[0].replace_allowed_ips = true;
     changes[0].allowed_ips = allowed;
     changes[0].allowed_count = peer->setup->allowed_ip_count;
+    changes[0].replace_allowed_ips = device_has_other_allowed_ips(
+        device_view_peer(tended->there, public_key), allowed, peer->setup->allowed_ip_count);
     changes[0].set_keepalive = true;
     changes[0].keepalive = (uint16_t)peer->setup->keepalive_s;
     if (before != NULL) {
@@ -586,6 +588,22 @@ static int take_over(struct tended *tended, struct tended_peer *peer, uint64_t g
     return 0;
 }
 
+// Shook hands under its next key: what it sent under the one before may still be on its way through
+// WireGuard, and would be refused once the allowed-ips have moved.
+static void await_last(struct tended_peer *peer, uint64_t generation)
+{
+    peer->arriving_generation = generation;
+    peer->arriving_until_ms = device_now_ms() + LAST_MS;
+}
+
+static bool has_arrived(const struct tended_peer *peer, uint64_t generation)
+{
+    if (peer->arriving_generation != generation)
+        return false;
+    return peer->asked_generation != generation || peer->heard_last ||
+           device_now_ms() >= peer->arriving_until_ms;
+}
+
 static int follow(struct tended *tended, struct tended_peer *peer, struct error *err)
 {
     const struct device_peer *next = staged_peer(tended, peer);
@@ -597,7 +615,13 @@ static int follow(struct tended *tended, struct tended_peer *peer, struct error 
     bool forward = shook_hands(peer, next, before);
     bool back = before != NULL && shook_hands(peer, before, next);
     if (forward && (!back || is_later(&next->latest_handshake, &before->latest_handshake)))
+        await_last(peer, peer->says.pre_active.generation);
+    else if (back)
+        peer->arriving_generation = 0;
+    if (has_arrived(peer, peer->says.pre_active.generation)) {
+        peer->arriving_generation = 0;
         return take_over(tended, peer, peer->says.pre_active.generation, next, err);
+    }
     if (back && !owns(peer, before))
         return take_over(tended, peer, older->generation, before, err);
     return 0;
@@ -614,25 +638,49 @@ int counterparts_follow(struct tended *tended, struct error *err)
 
 // ---- datagrams ----
 
+static bool is_sender(const struct tended_peer *peer, const struct move *move,
+                      const union device_endpoint *from)
+{
+    union device_endpoint address;
+    return strcmp(peer->setup->host, move->host) == 0 && strcmp(peer->setup->key, move->key) == 0 &&
+           peer->answered_generation == move->generation &&
+           counterparts_move_address(peer, &address) && device_endpoint_equal(&address, from);
+}
+
+static void answer(struct tended *tended, struct tended_peer *peer, struct moves *moves,
+                   const struct move *question, const union device_endpoint *from)
+{
+    struct move ready = *question;
+    ready.kind = MOVE_READY;
+    peer->asked_generation = question->generation;
+    peer->heard_last = false;
+    tended->asked_ms = device_now_ms();
+    tended->hot_until_ms = tended->asked_ms + HOT_MS;
+    tended->follow_ms = 0;
+    moves_send(moves, &ready, from);
+}
+
+static void hear_last(struct tended *tended, struct tended_peer *peer, const struct move *move)
+{
+    if (peer->asked_generation != move->generation)
+        return;
+    peer->heard_last = true;
+    if (peer->arriving_generation == move->generation)
+        tended->follow_ms = 0;
+}
+
+// READY and MOVED answer what only a cutover asks.
 void counterparts_datagram(struct tended *tended, struct moves *moves, const struct move *move,
                            const union device_endpoint *from)
 {
-    if (move->kind != MOVE_ASK)
-        return; // the others answer what only a cutover asks
     for (size_t i = 0; i < tended->peer_count; i++) {
         struct tended_peer *peer = &tended->peers[i];
-        union device_endpoint address;
-        if (strcmp(peer->setup->host, move->host) != 0 ||
-            strcmp(peer->setup->key, move->key) != 0 ||
-            peer->answered_generation != move->generation ||
-            !counterparts_move_address(peer, &address) || !device_endpoint_equal(&address, from))
+        if (!is_sender(peer, move, from))
             continue;
-        struct move ready = *move;
-        ready.kind = MOVE_READY;
-        tended->asked_ms = device_now_ms();
-        tended->hot_until_ms = tended->asked_ms + HOT_MS;
-        tended->follow_ms = 0;
-        moves_send(moves, &ready, &address);
+        if (move->kind == MOVE_ASK)
+            answer(tended, peer, moves, move, from);
+        else if (move->kind == MOVE_LAST)
+            hear_last(tended, peer, move);
     }
 }
 

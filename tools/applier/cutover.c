@@ -12,6 +12,7 @@
 #include "pace.h"
 
 #define STEP_MS          2   // that datagrams are waited for
+#define LAST_TIMES       2   // it is sent, one right after the other: one may be lost
 #define FIXED_HOLD_MS    50  // after the handshake, where nobody tells of the move; 20 do on a LAN
 #define FIXED_BACK_MS    100 // the same on the way back, where the other end may look every 25 ms
 #define BACK_MS          400 // and 2 round trips: that a handshake under the key before is waited for
@@ -193,6 +194,20 @@ static void ask(struct cutover *cutover, struct move *ask)
             moves_send(cutover->moves, ask, &cutover->peers[i].move_address);
 }
 
+// Says to each that what comes after this comes under the next key. It goes the way of all packets;
+// the holding follows within microseconds.
+static void tell_last(struct cutover *cutover)
+{
+    struct move last = {.kind = MOVE_LAST, .generation = cutover->generation};
+    snprintf(last.host, sizeof last.host, "%s", cutover->own_host);
+    snprintf(last.key, sizeof last.key, "%s", cutover->own_key);
+    for (size_t i = 0; i < LAST_TIMES * cutover->peer_count; i++) {
+        const struct cutover_peer *peer = &cutover->peers[i % cutover->peer_count];
+        if (cutover->moves != NULL && peer->has_move_address)
+            moves_send(cutover->moves, &last, &peer->move_address);
+    }
+}
+
 int cutover_ask_ready(struct cutover *cutover, int timeout_ms, struct error *err)
 {
     static const char what[] = "no applier answers inside the tunnel";
@@ -281,21 +296,34 @@ static int await(struct cutover *cutover, bool (*is_done)(const struct cutover_p
     }
 }
 
+// From its return on nothing more goes under the key that is set, and the counterparts know it. -1
+// with nothing held.
+static int end_sending(struct cutover *cutover, struct error *err)
+{
+    hold_guard_tell(cutover->guard, true);
+    tell_last(cutover);
+    if (cutover->hold == NULL)
+        return 0;
+    if (hold_begin(cutover->hold, err) != 0) {
+        hold_guard_tell(cutover->guard, false);
+        return -1;
+    }
+    (void)hold_drain(cutover->hold, DRAIN_MS, NULL); // or else a few may be lost
+    return 0;
+}
+
 enum cutover_outcome cutover_run(struct cutover *cutover, const uint8_t *private_key,
                                  struct error *err)
 {
     // A keepalive forces a handshake only where it was off.
     if (set_keepalives(cutover, NULL, 0, err) != 0 || note_handshakes(cutover, err) != 0)
         return CUTOVER_NOT_BEGUN;
+    if (cutover->hold != NULL)
+        hold_prepare(cutover->hold);
     int64_t begun = device_now_ms();
     cutover->held_max = HELD_MAX;
-    hold_guard_tell(cutover->guard, true);
-    if (cutover->hold != NULL && hold_begin(cutover->hold, err) != 0) {
-        hold_guard_tell(cutover->guard, false);
+    if (end_sending(cutover, err) != 0)
         return CUTOVER_NOT_BEGUN;
-    }
-    if (cutover->hold != NULL)
-        (void)hold_drain(cutover->hold, DRAIN_MS, NULL); // or else a few may be lost
     if (set_keepalives(cutover, private_key, KEEPALIVE_FORCES, err) != 0) {
         // It may be set all the same: only setting the one before makes that sure.
         return CUTOVER_NOT_CONFIRMED;

@@ -187,3 +187,16 @@ bool device_allowed_ips_equal(const struct device_peer *a, const struct device_p
     free(other);
     return equal;
 }
+
+bool device_has_other_allowed_ips(const struct device_peer *peer,
+                                  const struct device_allowed_ip *allowed_ips, size_t count)
+{
+    for (size_t i = 0; peer != NULL && i < peer->allowed_count; i++) {
+        bool found = false;
+        for (size_t j = 0; j < count && !found; j++)
+            found = device_allowed_ip_equal(&peer->allowed_ips[i], &allowed_ips[j]);
+        if (!found)
+            return true;
+    }
+    return false;
+}

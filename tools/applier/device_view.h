@@ -61,6 +61,10 @@ bool device_endpoint_equal(const union device_endpoint *a, const union device_en
 bool device_allowed_ip_equal(const struct device_allowed_ip *a, const struct device_allowed_ip *b);
 // Whether both peers have the same allowed-ips, in whatever order. (No memory to tell: no.)
 bool device_allowed_ips_equal(const struct device_peer *a, const struct device_peer *b);
+// Whether `peer` (NULL: no) has allowed-ips beside these. Only then are they to be replaced: that
+// takes all away before it gives the new ones, and packets that arrive between are dropped.
+bool device_has_other_allowed_ips(const struct device_peer *peer,
+                                  const struct device_allowed_ip *allowed_ips, size_t count);
 
 // ---- for the backends, which fill a view ----
 

@@ -345,13 +345,12 @@ static void widen_ring(const struct hold *hold)
     close(fd);
 }
 
-// What is needed of a TUN before its packets are held. The least that was under way since the qdisc
-// was opened, in a few looks each time, is taken for nothing: a daemon that keeps up empties its
-// queue now and then.
-static void prepare_tun(struct hold *hold)
+// Only of a TUN it can be told. The least that was under way since the qdisc was opened, in a few
+// looks each time, is taken for nothing: a daemon that keeps up empties its queue now and then.
+void hold_prepare(struct hold *hold)
 {
     struct underway now;
-    for (int look = 0; look < LOOKS; look++) {
+    for (int look = 0; look < LOOKS && !hold->held; look++) {
         if (look_underway(hold, &now, NULL) != 0 || !now.is_tun)
             return;
         if (now.is_exact && (!hold->is_counted || is_less(now.packets, hold->underway))) {
@@ -509,7 +508,7 @@ int hold_open(struct hold **out, const char *interface, enum hold_kind kind, uin
     if (hold->kind == HOLD_PLUG && send_qdisc(hold, build_plug(hold, false, TCQ_PLUG_LIMIT),
                                               "limiting what it may hold", err) != 0)
         goto fail;
-    prepare_tun(hold);
+    hold_prepare(hold);
     *out = hold;
     return 0;
 fail:
@@ -524,7 +523,6 @@ int hold_begin(struct hold *hold, struct error *err)
 {
     if (hold->held)
         return 0;
-    prepare_tun(hold);
     if ((hold->kind == HOLD_PLUG ? begin_plug(hold, err) : begin_tbf(hold, err)) != 0)
         return -1;
     hold->held = true;

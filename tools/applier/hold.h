@@ -41,6 +41,9 @@ enum hold_kind hold_kind(const struct hold *hold);
 // packets (0-5 were seen).
 bool hold_attached_now(const struct hold *hold);
 
+// To be called just before hold_begin, for hold_drain's sake: looks at what is on its way to
+// WireGuard now, which takes some milliseconds where that is wireguard-go.
+void hold_prepare(struct hold *hold);
 // From its return on, no packet reaches WireGuard. (tbf: the interface must be up, its MTU must
 // stay what it is, and two empty packets of our own are sent, to a multicast address nobody listens
 // on.) On failure nothing is held. Holding already: nothing to do.

@@ -61,7 +61,7 @@ int move_parse(struct move *move, const uint8_t *datagram, size_t length)
         return -1;
     in.at += MAGIC_SIZE;
     move->kind = (enum move_kind) * in.at++;
-    if (move->kind < MOVE_ASK || move->kind > MOVE_MOVED ||
+    if (move->kind < MOVE_ASK || move->kind > MOVE_LAST ||
         take_text(&in, move->host, sizeof move->host) != 0 || !name_is_host(move->host) ||
         take_text(&in, move->key, sizeof move->key) != 0 || !name_is_key(move->key) ||
         (size_t)(in.end - in.at) != 8 + sizeof move->bytes)

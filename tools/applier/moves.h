@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Move datagrams: what two appliers tell each other inside the tunnel while a key is replaced.
 //
-// READY? and READY go before it: both appliers are there now. MOVED comes over the new session and
+// READY? and READY go before it: both appliers are there now. LAST is the last that goes over the
+// old session: WireGuard delivers in order what comes from one peer, but each peer's by a thread of
+// its own, and the old key and the new one are two peers. MOVED comes over the new session and
 // shows the secret whose SHA-256 the counterpart's signed acknowledgement named: its sender has
 // given the allowed-ips to the new public key. The tunnel is what proves the sender of the first
-// two, and they lead to nothing but a moment's closer look; the secret proves MOVED.
+// three, and they lead to nothing but a moment's closer look, or a move a moment earlier; the
+// secret proves MOVED.
 #ifndef APPLIER_MOVES_H
 #define APPLIER_MOVES_H
 
@@ -23,11 +26,12 @@ enum move_kind {
     MOVE_ASK = 1,   // "are you there?": the rotating side, before it cuts over
     MOVE_READY = 2, // "yes, and I look closely now"
     MOVE_MOVED = 3, // "the allowed-ips are the new key's": shows the secret
+    MOVE_LAST = 4,  // "nothing comes under the old key after this": before packets are held
 };
 
 // A datagram: "custody-move1", the kind, then the rotating host and its key (a length byte and the
-// text each), the generation (8 bytes, big-endian) and 32 bytes: a nonce (ASK, READY) or the secret
-// (MOVED).
+// text each), the generation (8 bytes, big-endian) and 32 bytes: a nonce (ASK, READY), the secret
+// (MOVED) or zeros (LAST).
 struct move {
     enum move_kind kind;
     char host[HOST_MAX + 1]; // whose key is replaced

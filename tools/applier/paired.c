@@ -237,9 +237,10 @@ static size_t mirror(struct tended *tended, struct tended_peer *peer,
         (awake && there->keepalive == 0)) {
         struct device_peer_change *change = &changes[count++];
         fill_peer(change, peer, active->public_key, there, holder);
-        change->replace_allowed_ips = true;
         change->allowed_ips = active->allowed_ips;
         change->allowed_count = active->allowed_count;
+        change->replace_allowed_ips =
+            device_has_other_allowed_ips(there, active->allowed_ips, active->allowed_count);
         change->set_keepalive = awake;
         change->keepalive = KEEPALIVE_S;
         if (holder != NULL && holder != there) {

@@ -71,6 +71,10 @@ struct tended_peer {
     uint64_t answered_generation;      // staged and acknowledged by this process; 0 = none
     uint8_t secret[MOVES_SECRET_SIZE]; // that will tell it of the move
     bool watch;                        // a take-over is possible
+    uint64_t asked_generation;         // its host asked about it last, and will say LAST; 0 = none
+    bool heard_last;                   // it has
+    uint64_t arriving_generation;      // shook hands, and waits for LAST; 0 = none
+    int64_t arriving_until_ms;         // but no longer than this
     struct tended_handshake seen[TENDED_SEEN_MAX];
     size_t seen_count;
     uint8_t replaced[DEVICE_KEY_SIZE]; // its peer that was made by hand,
