@@ -619,8 +619,10 @@ static int follow(struct tended *tended, struct tended_peer *peer, struct error 
     else if (back)
         peer->arriving_generation = 0;
     if (has_arrived(peer, peer->says.pre_active.generation)) {
+        if (take_over(tended, peer, peer->says.pre_active.generation, next, err) != 0)
+            return -1; // the next look tries again
         peer->arriving_generation = 0;
-        return take_over(tended, peer, peer->says.pre_active.generation, next, err);
+        return 0;
     }
     if (back && !owns(peer, before))
         return take_over(tended, peer, older->generation, before, err);

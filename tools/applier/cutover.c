@@ -296,8 +296,8 @@ static int await(struct cutover *cutover, bool (*is_done)(const struct cutover_p
     }
 }
 
-// From its return on nothing more goes under the key that is set, and the counterparts know it. -1
-// with nothing held.
+// Tells the counterparts, and holds where that can be done: then nothing more goes under the key
+// that is set. -1 with nothing held.
 static int end_sending(struct cutover *cutover, struct error *err)
 {
     hold_guard_tell(cutover->guard, true);
